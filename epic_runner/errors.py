@@ -1,0 +1,87 @@
+"""What can go wrong, as one tree.
+
+```
+EpicError              exit 1: the run failed
+├── OperationFailed    a playbook, a node or a service did not reach its state
+├── ClusterBusy        another operation holds the cluster
+├── DockerUnavailable  the Docker engine of a host does not answer
+└── InputError         exit 2: what was asked cannot be done as asked
+    ├── InputErrors    several mistakes in what people wrote, each with its place
+    ├── NotFound       no such cluster, node, tenant or image
+    └── QuotaExceeded  the tenant's quota or the hosts' capacity is too small
+```
+
+Exceptions only carry text; `epic_runner.__main__` alone prints them and ends the process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+class EpicError(Exception):
+    """Something a person can act on: what happened, where, and what to do next.
+
+    Attributes:
+        message: One sentence or a few, without a prefix.
+        hint: The next step to take, often a command; None where there is none.
+        exit_code: The process's exit code when this ends it.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class OperationFailed(EpicError):
+    """A playbook, a node or a service did not reach the state that was wanted."""
+
+
+class ClusterBusy(EpicError):
+    """Another operation is at work on the cluster."""
+
+
+class DockerUnavailable(EpicError):
+    """The Docker engine of a host does not answer."""
+
+
+class InputError(EpicError):
+    """What was asked cannot be done as it was asked."""
+
+    exit_code = 2
+
+
+class NotFound(InputError):
+    """There is no such cluster, node, tenant or image."""
+
+
+class QuotaExceeded(InputError):
+    """The tenant's quota or the hosts' capacity does not hold what is asked."""
+
+
+@dataclass(frozen=True, order=True)
+class Mistake:
+    """One mistake in what people wrote.
+
+    Attributes:
+        where: `FILE:LINE`, or the option that was wrong.
+        message: What is wrong, as a sentence.
+        hint: What to write instead; None where nothing can be suggested.
+    """
+
+    where: str
+    message: str
+    hint: str | None = None
+
+
+class InputErrors(InputError):
+    """All mistakes of one reading, so that they can be mended in one go."""
+
+    def __init__(self, mistakes: Iterable[Mistake]) -> None:
+        self.mistakes = tuple(mistakes)
+        first = self.mistakes[0]
+        super().__init__(f"{first.where}: {first.message}", first.hint)

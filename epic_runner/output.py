@@ -1,0 +1,50 @@
+"""How a command's result reaches its reader: a table for people, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import click
+
+output_option = click.option(
+    "--output",
+    "-o",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    show_default=True,
+    envvar="EPIC_OUTPUT",
+    help="A table for people, or JSON for programs.",
+)
+
+
+def emit(data: Any, human: Callable[[], None], output: str) -> None:
+    """Print `data` as JSON, or call `human`, which prints the same for people."""
+    if output == "json":
+        click.echo(json.dumps(data, indent=2, sort_keys=True, default=str))
+    else:
+        human()
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Return `rows` under `headings` in columns as wide as their widest cell.
+
+    Plain text without frames, so that it can be read, cut and searched with other tools.
+    """
+    cells = [[str(cell) for cell in row] for row in [list(headings), *rows]]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(headings))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in cells
+    )
+
+
+def bytes_text(count: int) -> str:
+    """Return a count of bytes for people: `512m`, `4g`, `1.5t` (binary multiples)."""
+    if count == 0:
+        return "0"
+    for unit, factor in (("t", 2**40), ("g", 2**30), ("m", 2**20), ("k", 2**10)):
+        if count >= factor:
+            return f"{count / factor:.1f}".removesuffix(".0") + unit
+    return str(count)
