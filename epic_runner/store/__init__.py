@@ -1,0 +1,11 @@
+"""What epic-runner remembers: tenants, wanted clusters, operations and their events.
+
+One `Store` stands before the database; every other module speaks in the records below.
+"""
+
+from __future__ import annotations
+
+from epic_runner.store.records import ClusterRecord, OperationRecord, TenantRecord
+from epic_runner.store.store import Store
+
+__all__ = ["ClusterRecord", "OperationRecord", "Store", "TenantRecord"]

@@ -1,0 +1,95 @@
+"""What the store hands out: plain, frozen values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from epic_runner.cluster import ClusterSpec, Node
+
+
+@dataclass(frozen=True)
+class TenantRecord:
+    """A tenant: its document as people wrote it, and the user id of each member."""
+
+    name: str
+    document: Mapping[str, Any]
+    uids: Mapping[str, int]
+
+    @property
+    def members(self) -> list[Mapping[str, Any]]:
+        """The members as written: user, role, sudo, principal."""
+        return list(self.document.get("members", []))
+
+    @property
+    def quota(self) -> Mapping[str, int | None]:
+        """The limits; a limit that is absent or None does not bind."""
+        return self.document.get("quota") or {}
+
+    def default_user(self) -> str | None:
+        """The first administrator, else the first member: who acts when nobody is named."""
+        admins = [member for member in self.members if member["role"] == "admin"]
+        return next((member["user"] for member in [*admins, *self.members]), None)
+
+
+@dataclass(frozen=True)
+class ClusterRecord:
+    """A wanted cluster and its nodes.
+
+    Attributes:
+        id: The store's key; 0 for a cluster known from Docker's labels alone.
+        owner: The member who launched it.
+        wanted: `running`, `stopped`, or `absent` once a destroy has begun.
+        leaving: Names (short) of nodes that a shrink has begun to remove.
+    """
+
+    id: int
+    spec: ClusterSpec
+    owner: str
+    wanted: str
+    nodes: tuple[Node, ...]
+    leaving: frozenset[str] = frozenset()
+    created_at: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """The cluster's name."""
+        return self.spec.name
+
+    @property
+    def tenant(self) -> str:
+        """The name of the tenant that the cluster belongs to."""
+        return self.spec.tenant
+
+    def staying(self) -> tuple[Node, ...]:
+        """The nodes that are not on their way out."""
+        return tuple(node for node in self.nodes if node.short_name not in self.leaving)
+
+
+@dataclass(frozen=True)
+class OperationRecord:
+    """One change under way or past.
+
+    Attributes:
+        state: `running`, `done`, `failed` or `interrupted`.
+        phase: The phase it is in or ended in, as shown to people.
+        controller: The machine whose process `pid` runs it.
+        started_at: Seconds since the epoch; so are the other times.
+    """
+
+    id: str
+    tenant: str
+    cluster: str
+    verb: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    user: str = ""
+    state: str = "running"
+    phase: str = ""
+    error: str = ""
+    controller: str = ""
+    pid: int = 0
+    pid_started: str = ""
+    started_at: float = 0.0
+    heartbeat_at: float = 0.0
+    ended_at: float | None = None
