@@ -1,0 +1,79 @@
+"""What the verbs share: options, the context they act in, and how they end."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import click
+
+from epic_runner.hosts import all_hosts
+from epic_runner.lifecycle import Context
+from epic_runner.progress import Progress, open_progress
+from epic_runner.spec.models import AppProbe
+from epic_runner.store import ClusterRecord, Store
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def tenant_option(command: Command) -> Command:
+    """Add `--tenant`, for names that more than one tenant uses."""
+    return click.option(
+        "--tenant", "-t", envvar="EPIC_TENANT_NAME", help="The tenant, where the name needs it."
+    )(command)
+
+
+def by_options(command: Command) -> Command:
+    """Add `--role` and `--by`, of expand and shrink."""
+    command = click.option(
+        "--by", type=click.IntRange(min=1), default=1, show_default=True, help="How many nodes."
+    )(command)
+    return click.option("--role", default="worker", show_default=True, help="Which node role.")(
+        command
+    )
+
+
+@contextmanager
+def acting(output: str) -> Iterator[tuple[Context, Progress]]:
+    """Open the store and the progress of one change."""
+    store = Store()
+    progress = open_progress(quiet=output == "json")
+    try:
+        with progress:
+            yield Context(store, all_hosts(), progress.step), progress
+    finally:
+        store.close()
+
+
+def probes() -> dict[str, AppProbe]:
+    """Return the probe of each service of the catalogue that has one."""
+    from epic_runner.catalog import load_catalog  # noqa: PLC0415 - not every verb needs it
+    from epic_runner.resources import content_root  # noqa: PLC0415
+
+    return {
+        name: service.probe
+        for app in load_catalog(content_root() / "images")
+        for name, service in app.services.items()
+        if service.probe is not None
+    }
+
+
+def node_of(cluster: ClusterRecord, name: str | None) -> Any:
+    """Return the node that `name` (`worker-2`, `lab-worker-2`, or a node role) means.
+
+    The first node when None. Raises NotFound.
+    """
+    from epic_runner.errors import NotFound  # noqa: PLC0415
+
+    for node in cluster.nodes:
+        if name in (None, node.short_name, node.name, node.role):
+            return node
+    names = ", ".join(node.short_name for node in cluster.nodes)
+    raise NotFound(f"{cluster.name} has no node {name}; it has {names or 'none'}.")
+
+
+def is_terminal() -> bool:
+    """Whether a person sits at both ends."""
+    return sys.stdin.isatty() and sys.stdout.isatty()

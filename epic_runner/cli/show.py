@@ -1,0 +1,75 @@
+"""What several verbs print about a cluster."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from epic_runner.output import table
+from epic_runner.status import ClusterStatus, endpoints
+from epic_runner.store import ClusterRecord
+
+COLOURS = {"green": "green", "yellow": "yellow", "red": "red"}
+
+
+def result(cluster: ClusterRecord, verb: str) -> dict[str, Any]:
+    """Return what a verb has done, for programs."""
+    return {
+        "verb": verb,
+        "cluster": cluster.name,
+        "tenant": cluster.tenant,
+        "owner": cluster.owner,
+        "nodes": [node.short_name for node in cluster.staying()],
+        "endpoints": [
+            {"name": item.name, "node": item.node, "url": item.url}
+            for item in endpoints(cluster, with_token=True)
+        ],
+    }
+
+
+def print_endpoints(cluster: ClusterRecord) -> None:
+    """Print that a cluster is ready, and where."""
+    click.secho(f"{cluster.name} is ready.", bold=True)
+    rows = [(item.label, item.url) for item in endpoints(cluster, with_token=True)]
+    for label, url in rows:
+        click.echo(f"  {label:<14} {url}")
+
+
+def print_status(status: ClusterStatus) -> None:
+    """Print all there is to know of a cluster now."""
+    health = click.style(status.health, fg=COLOURS[status.health], bold=True)
+    because = f": {status.reason}" if status.reason else ""
+    click.echo(
+        f"{status.tenant}/{status.name}  {status.app}  owner {status.owner}  {health}{because}"
+    )
+    rows = [(node.name, node.state, node.host, node.reason) for node in status.nodes]
+    click.echo()
+    click.echo(table(["NODE", "STATE", "HOST", "REASON"], rows))
+    if status.endpoints and status.wanted == "running":
+        click.echo()
+        for item in status.endpoints:
+            click.echo(f"{item.label:<14} {item.url}")
+    operation = status.operation
+    if operation and operation["state"] != "done":
+        click.echo()
+        click.echo(
+            f"The last operation, {operation['verb']}, is {operation['state']}"
+            + (f" in phase {operation['phase']!r}" if operation["phase"] else "")
+            + (f": {operation['error']}" if operation["error"] else ".")
+        )
+    hint = next_step(status)
+    if hint:
+        click.echo(click.style("Hint: ", fg="cyan") + f" {hint}")
+
+
+def next_step(status: ClusterStatus) -> str | None:
+    """Return the command that brings a cluster to what is wanted; None when it is there."""
+    state = status.operation["state"] if status.operation else "done"
+    if state == "running":
+        return None
+    if status.wanted == "absent":
+        return f"epic-run destroy {status.name} --yes"
+    if status.health == "green":
+        return None
+    return f"epic-run {'stop' if status.wanted == 'stopped' else 'repair'} {status.name}"

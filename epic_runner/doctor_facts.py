@@ -1,0 +1,277 @@
+"""Gathering what `doctor` judges: from the kernel, the Docker engine, the images and the store."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import shutil
+import socket
+import sqlite3
+import sys
+import time
+from datetime import datetime
+from importlib import metadata
+from pathlib import Path
+
+from sqlalchemy import create_engine, inspect, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import SQLAlchemyError
+
+from epic_runner import docker_api, ports
+from epic_runner.doctor import (
+    DiskFacts,
+    DnsFacts,
+    EngineFacts,
+    MemoryFacts,
+    PortFacts,
+    ProgramFacts,
+    StoreFacts,
+)
+from epic_runner.errors import EpicError
+from epic_runner.hosts import Host
+from epic_runner.resources import content_root, home
+from epic_runner.store.schema import HEAD
+
+# struct timex of the kernel's adjtimex(2) on 64-bit Linux: its size with the padding, the place of
+# `status`, and the bit of it that says that nobody keeps the clock.
+_TIMEX_BYTES = 208
+_TIMEX_STATUS_OFFSET = 40
+_STA_UNSYNC = 0x40
+
+# How long another program may hold the store before that is told.
+STORE_WAIT_SECONDS = 2.0
+
+
+def program_facts() -> ProgramFacts:
+    """Return the versions of Python, ansible-core and community.docker."""
+    return ProgramFacts(
+        python=sys.version_info[:3],
+        ansible_core=_version("ansible-core"),
+        docker_collection=_collection_version(),
+    )
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _collection_version() -> str | None:
+    """Look where ansible.cfg and Ansible's defaults have it look."""
+    roots = [
+        content_root() / "collections",
+        Path.home() / ".ansible" / "collections",
+        Path("/usr/share/ansible/collections"),
+        *(Path(entry) for entry in sys.path if entry),
+    ]
+    for root in roots:
+        manifest = root / "ansible_collections" / "community" / "docker" / "MANIFEST.json"
+        try:
+            data = json.loads(manifest.read_text(encoding="utf-8"))
+            return str(data["collection_info"]["version"])
+        except (OSError, ValueError, KeyError):
+            continue
+    return None
+
+
+def engine_facts(host: Host) -> tuple[EngineFacts, float | None]:
+    """Return what a host's engine says of itself, and how far its clock is off this machine's.
+
+    The time between question and answer tells nothing of the clocks: only what lies outside of it
+    counts, in seconds.
+    """
+    address = docker_api.LOCAL if host.is_local else f"ssh://{host.name}"
+    try:
+        # Without an API version in the path, so that engines of any age answer.
+        version = docker_api.client(host).version(api_version=False)
+        before = time.time()
+        info = docker_api.engine_info(host)
+        after = time.time()
+    except (EpicError, OSError) as problem:
+        return EngineFacts(error=_reason(problem), address=address), None
+    limits = {
+        name: bool(info[key])
+        for name, key in (
+            ("memory", "MemoryLimit"),
+            ("swap", "SwapLimit"),
+            ("cpu", "CpuCfsQuota"),
+            ("pids", "PidsLimit"),
+        )
+        if key in info
+    }
+    facts = EngineFacts(
+        address=address,
+        version=str(version.get("Version", "")),
+        api_version=str(version.get("ApiVersion", "0")),
+        storage_driver=str(info.get("Driver", "")),
+        backing_filesystem=dict(info.get("DriverStatus") or []).get("Backing Filesystem", ""),
+        cgroup_driver=str(info.get("CgroupDriver", "")),
+        cgroup_version=str(info.get("CgroupVersion", "1")),
+        limits=limits,
+        live_restore=info.get("LiveRestoreEnabled"),
+        root=str(info.get("DockerRootDir", "")),
+    )
+    return facts, _skew_seconds(str(info.get("SystemTime", "")), before, after)
+
+
+def _skew_seconds(told: str, before: float, after: float) -> float | None:
+    try:
+        theirs = datetime.fromisoformat(told).timestamp()
+    except ValueError:
+        return None
+    return theirs - min(max(theirs, before), after)
+
+
+def _reason(problem: BaseException) -> str:
+    """Return what the operating system said, which libraries wrap in words of their own."""
+    inner: BaseException | None = problem
+    while inner is not None:
+        if isinstance(inner, OSError) and inner.strerror:
+            return inner.strerror
+        inner = inner.__cause__ or inner.__context__
+    return str(problem)
+
+
+def disk_facts(path: str) -> DiskFacts | None:
+    """Return the room at `path`, or at the nearest folder above it that can be looked at."""
+    for folder in (Path(path), *Path(path).parents):
+        try:
+            usage = shutil.disk_usage(folder)
+        except OSError:
+            continue
+        return DiskFacts(path, usage.total, usage.free)
+    return None
+
+
+def memory_facts(meminfo: Path = Path("/proc/meminfo")) -> MemoryFacts | None:
+    """Return the machine's memory as the kernel counts it."""
+    try:
+        lines = meminfo.read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    kilobytes = {
+        name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines)
+    }
+    try:
+        return MemoryFacts(kilobytes["MemTotal"] * 1024, kilobytes["MemAvailable"] * 1024)
+    except KeyError:
+        return None
+
+
+def clock_synchronized() -> bool | None:
+    """Return whether the kernel says that a time service keeps its clock; None if it won't say.
+
+    chrony, ntpd and systemd-timesyncd all tell the kernel, so none of them has to be known here.
+    """
+    try:
+        adjtimex = ctypes.CDLL(None, use_errno=True).adjtimex
+    except (OSError, AttributeError):
+        return None
+    timex = ctypes.create_string_buffer(_TIMEX_BYTES)  # all zero: only read
+    if adjtimex(timex) < 0:
+        return None
+    status = int.from_bytes(
+        timex.raw[_TIMEX_STATUS_OFFSET : _TIMEX_STATUS_OFFSET + 4], sys.byteorder
+    )
+    return not status & _STA_UNSYNC
+
+
+def dns_facts(
+    resolv: Path = Path("/etc/resolv.conf"),
+    upstream: Path = Path("/run/systemd/resolve/resolv.conf"),
+) -> DnsFacts:
+    """Return this machine's name, what it resolves to, and the nameservers containers inherit."""
+    name = socket.gethostname()
+    try:
+        address: str | None = str(socket.getaddrinfo(name, None)[0][4][0])
+    except OSError:
+        address = None
+    servers = _nameservers(resolv)
+    # Where systemd-resolved answers on the loopback address, Docker reads what it asks instead.
+    if servers == ("127.0.0.53",):
+        servers = _nameservers(upstream) or servers
+    return DnsFacts(name, address, servers)
+
+
+def _nameservers(path: Path) -> tuple[str, ...]:
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ()
+    words = [line.split() for line in lines]
+    return tuple(word[1] for word in words if len(word) > 1 and word[0] == "nameserver")
+
+
+def port_facts() -> PortFacts:
+    """Return how many of the ports for endpoints are in use."""
+    taken = sum(not ports.is_free(port) for port in range(ports.FIRST, ports.LAST + 1))
+    return PortFacts(ports.FIRST, ports.LAST, taken, _outgoing_ports())
+
+
+def _outgoing_ports() -> tuple[int, int] | None:
+    try:
+        text = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text(encoding="ascii")
+        first, last = map(int, text.split())
+    except (OSError, ValueError):
+        return None
+    return first, last
+
+
+def store_facts() -> StoreFacts:
+    """Return the store's state without making or migrating it, as opening it would."""
+    url = make_url(os.environ.get("EPIC_DATABASE_URL") or f"sqlite:///{home() / 'store.db'}")
+    if url.get_backend_name() != "sqlite" or not url.database:
+        return _server_store_facts(url.render_as_string(hide_password=False), HEAD)
+    return _file_store_facts(Path(url.database), HEAD)
+
+
+def _file_store_facts(path: Path, head: str) -> StoreFacts:
+    place = str(path)
+    folder = next(parent for parent in path.absolute().parents if parent.is_dir())
+    free_bytes = shutil.disk_usage(folder).free
+    try:
+        exists = path.exists()
+    except OSError as problem:
+        return StoreFacts(place, error=problem.strerror, head=head)
+    writable = os.access(folder, os.W_OK | os.X_OK) and (not exists or os.access(path, os.W_OK))
+    if not exists or not writable:
+        return StoreFacts(place, exists=exists, writable=writable, head=head, free_bytes=free_bytes)
+    try:
+        connection = sqlite3.connect(
+            f"{path.absolute().as_uri()}?mode=rw",
+            uri=True,
+            timeout=STORE_WAIT_SECONDS,
+            isolation_level=None,
+        )
+        try:
+            connection.execute("BEGIN IMMEDIATE")  # what a writer starts with: tells of locks
+            [[answer]] = connection.execute("PRAGMA quick_check(1)").fetchall()
+            made = connection.execute(
+                "SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'"
+            ).fetchone()
+            row = made and connection.execute("SELECT version_num FROM alembic_version").fetchone()
+        finally:
+            connection.close()
+    except sqlite3.Error as problem:
+        return StoreFacts(place, error=str(problem), head=head, free_bytes=free_bytes)
+    if answer != "ok":
+        return StoreFacts(place, error=str(answer), head=head, free_bytes=free_bytes)
+    revision = str(row[0]) if row else None
+    return StoreFacts(place, revision=revision, head=head, free_bytes=free_bytes)
+
+
+def _server_store_facts(url: str, head: str) -> StoreFacts:
+    place = make_url(url).render_as_string(hide_password=True)
+    try:
+        with create_engine(url).connect() as connection:
+            made = inspect(connection).has_table("alembic_version")
+            row = (
+                made and connection.execute(text("SELECT version_num FROM alembic_version")).first()
+            )
+    except (SQLAlchemyError, ImportError) as problem:
+        reason = str(getattr(problem, "orig", None) or problem).strip()
+        return StoreFacts(place, error=reason, head=head)
+    return StoreFacts(place, exists=made, revision=str(row[0]) if row else None, head=head)

@@ -1,0 +1,121 @@
+"""Ansible's events, told as phases and nodes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from epic_runner.errors import OperationFailed
+
+
+@dataclass(frozen=True)
+class Step:
+    """Something that happened in an operation.
+
+    Attributes:
+        phase: The phase it happened in: the play's name.
+        node: The node's short name, or the host's name; empty for the phase itself.
+        message: What happened, in a word or a sentence; empty when the phase begins.
+        failed: Whether it went wrong.
+    """
+
+    phase: str
+    node: str = ""
+    message: str = ""
+    failed: bool = False
+
+
+Listener = Callable[[Step], None]
+
+
+class Translator:
+    """Turns ansible-runner's events into steps, and remembers what failed."""
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+        self._phase = ""
+        self._failures: list[tuple[str, str, str]] = []
+        self._item = ""
+        self.saw_events = False
+
+    def handle(self, event: Mapping[str, Any]) -> bool:
+        """Take one event; True, so that ansible-runner keeps it on disk."""
+        kind = event.get("event", "")
+        data = event.get("event_data", {})
+        if kind == "playbook_on_play_start":
+            self._phase = str(data.get("name", ""))
+            self._listener(Step(self._phase))
+        elif kind == "runner_on_ok":
+            self.saw_events = True
+            self._nodes(data.get("res", {}))
+        elif kind == "runner_item_on_failed":
+            self._item = str(data.get("res", {}).get("msg", ""))
+        elif kind in ("runner_on_failed", "runner_on_unreachable"):
+            self.saw_events = True
+            if not data.get("ignore_errors"):
+                self._failed(str(data.get("host", "")), data.get("res", {}))
+        return True
+
+    def failure(self) -> OperationFailed | None:
+        """Return the error for people, None when no task failed."""
+        if not self._failures:
+            return None
+        node, message, logs = self._failures[0]
+        more = f" ({len(self._failures) - 1} more failed)" if len(self._failures) > 1 else ""
+        text = f"{self._phase}: {node}: {message}{more}"
+        if logs:
+            text += f"\nIts last log lines:\n{logs}"
+        return OperationFailed(text)
+
+    def _nodes(self, result: Mapping[str, Any]) -> None:
+        for node, outcome in result.get("nodes", {}).items() if "nodes" in result else ():
+            if isinstance(outcome, str):
+                self._listener(Step(self._phase, node, outcome))
+        for node, outcome in result.get("results", {}).items() if _is_exec(result) else ():
+            if not outcome.get("rc"):
+                for line in outcome.get("stdout", "").splitlines():
+                    name, _, state = line.partition("\t")
+                    self._listener(
+                        Step(self._phase, name, state) if state else Step(self._phase, node, line)
+                    )
+
+    def _failed(self, host: str, result: Mapping[str, Any]) -> None:
+        self._nodes(result)
+        failures = [(node, why, "") for node, why in dict(result.get("failed_nodes") or {}).items()]
+        if _is_exec(result):
+            failures += [
+                (node, _reason(outcome), _logs(outcome))
+                for node, outcome in result["results"].items()
+                if outcome.get("rc")
+            ]
+        failures = failures or [(f"host {host}", _plain(result, self._item), "")]
+        for node, why, logs in failures:
+            self._failures.append((node, why, logs))
+            self._listener(Step(self._phase, node, why, failed=True))
+
+
+def _is_exec(result: Mapping[str, Any]) -> bool:
+    return isinstance(result.get("results"), dict)
+
+
+def _reason(outcome: Mapping[str, Any]) -> str:
+    text = str(outcome.get("stderr") or outcome.get("stdout") or "").strip()
+    return text.splitlines()[-1] if text else f"exit code {outcome.get('rc')}"
+
+
+def _logs(outcome: Mapping[str, Any]) -> str:
+    return "\n".join(
+        f"  {line}"
+        for content in outcome.get("logs", {}).values()
+        for line in str(content).splitlines()
+    )
+
+
+def _plain(result: Mapping[str, Any], item: str) -> str:
+    message = str(result.get("msg") or result.get("stderr") or result)
+    if message == "One or more items failed":
+        message = item
+    # Ansible repeats where in its own files a task failed; that is of use to its authors only.
+    return re.sub(r"\s+", " ", message.split("Origin: ")[0]).strip()

@@ -1,0 +1,62 @@
+"""The Docker hosts that clusters run on. Without an inventory there is one: this machine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+# Virtual cores per real one. Notebooks and idle executors leave cores unused most of the time, so
+# cores are shared, as OpenStack Nova (cpu_allocation_ratio 16, later 4) and EPIC do; memory isn't.
+CPU_OVERCOMMIT = 8.0
+
+
+@dataclass(frozen=True)
+class Host:
+    """A machine with Docker.
+
+    Attributes:
+        name: Its name in the inventory.
+        cores: Real cores; a node may not be larger.
+        memory_bytes: Real memory.
+        cpu_overcommit: How many times its cores may be promised to nodes.
+        memory_overcommit: Likewise its memory.
+        variables: Ansible's connection variables.
+    """
+
+    name: str
+    cores: int
+    memory_bytes: int
+    cpu_overcommit: float = CPU_OVERCOMMIT
+    memory_overcommit: float = 1.0
+    variables: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is the machine that epic-run runs on."""
+        return self.variables.get("ansible_connection") == "local"
+
+
+def local_host() -> Host:
+    """Return this machine as a host, with the capacity that its kernel reports."""
+    return Host(
+        name="local",
+        cores=os.cpu_count() or 1,
+        memory_bytes=_memory_bytes(),
+        variables={"ansible_connection": "local"},
+    )
+
+
+def all_hosts() -> dict[str, Host]:
+    """Return the hosts by name."""
+    host = local_host()
+    return {host.name: host}
+
+
+def _memory_bytes() -> int:
+    for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+        if line.startswith("MemTotal:"):
+            return int(line.split()[1]) * 1024
+    return 0

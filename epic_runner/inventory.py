@@ -1,0 +1,154 @@
+"""From a cluster to an Ansible inventory: a pure function that every door goes through.
+
+The inventory holds all that a playbook needs: `ansible-playbook -i INVENTORY playbooks/launch.yml`
+does what `epic-run launch` does.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from epic_runner.cluster import Node, RoleSpec
+from epic_runner.hosts import Host
+from epic_runner.store.records import ClusterRecord, TenantRecord
+
+# Processes and threads per node: a JVM daemon has about 60 threads, an executor 100 and some per
+# core, and a notebook's libraries one pool per core each.
+PIDS_BASE = 1024
+PIDS_PER_CORE = 512
+
+
+def cluster_inventory(
+    cluster: ClusterRecord,
+    tenant: TenantRecord,
+    hosts: Mapping[str, Host],
+    *,
+    secrets_file: Path,
+) -> dict[str, Any]:
+    """Return the inventory of one cluster, as data for a YAML file.
+
+    Args:
+        cluster: The cluster with its nodes.
+        tenant: Its tenant, for the members' accounts.
+        hosts: All Docker hosts by name.
+        secrets_file: The file that holds the cluster's token; only its path goes in.
+    """
+    leaving = [node for node in cluster.nodes if node.short_name in cluster.leaving]
+    used_hosts = sorted({node.host for node in cluster.nodes})
+    group = group_name(cluster.name)
+    return {
+        "all": {
+            "children": {
+                "docker_hosts": {
+                    "hosts": {name: dict(hosts[name].variables) for name in used_hosts}
+                },
+                group: {
+                    "children": {
+                        f"{group}_{group_name(role.name)}": {
+                            "hosts": {
+                                node.name: node_variables(node, hosts[node.host])
+                                for node in cluster.staying()
+                                if node.role == role.name
+                            }
+                        }
+                        for role in cluster.spec.roles
+                    }
+                },
+            },
+            "vars": {
+                "epic_cluster": {
+                    "name": cluster.name,
+                    "tenant": cluster.tenant,
+                    "owner": cluster.owner,
+                    "network": network_name(cluster.tenant),
+                    "storage": storage_name(cluster.tenant),
+                    "node_roles": {role.name: _role(role) for role in cluster.spec.roles},
+                    "nodes": [
+                        _node(node, cluster.spec.role(node.role)) for node in cluster.staying()
+                    ],
+                    "leaving": [_node(node, cluster.spec.role(node.role)) for node in leaving],
+                    "users": [
+                        {
+                            "name": member["user"],
+                            "uid": tenant.uids[member["user"]],
+                            "sudo": bool(member.get("sudo", False)),
+                        }
+                        for member in tenant.members
+                    ],
+                    "labels": labels(cluster, tenant),
+                },
+                "epic_secrets_file": str(secrets_file),
+            },
+        }
+    }
+
+
+def labels(cluster: ClusterRecord, tenant: TenantRecord) -> dict[str, str]:
+    """Return the labels from which `epic-run repair` rebuilds the store."""
+    return {
+        "epic.owner": cluster.owner,
+        "epic.cluster.spec": json.dumps(cluster.spec.as_dict(), sort_keys=True),
+        "epic.tenant.document": json.dumps(
+            {"document": dict(tenant.document), "uids": dict(tenant.uids)}, sort_keys=True
+        ),
+    }
+
+
+def node_variables(node: Node, host: Host) -> dict[str, Any]:
+    """Return the variables that let ad-hoc plays work inside a node."""
+    variables: dict[str, Any] = {
+        "ansible_connection": "community.docker.docker",
+        "ansible_host": node.container,
+        "epic_host": node.host,
+        "epic_role": node.role,
+        "epic_index": node.index,
+    }
+    if not host.is_local:
+        variables["ansible_docker_extra_args"] = f"-H ssh://{host.name}"
+    return variables
+
+
+def group_name(name: str) -> str:
+    """Return a name as Ansible allows it for groups: letters, digits and underscores."""
+    return re.sub(r"\W", "_", name)
+
+
+def network_name(tenant: str) -> str:
+    """Return the name of a tenant's network."""
+    return f"epic.{tenant}"
+
+
+def storage_name(tenant: str) -> str:
+    """Return the name of the volume that all nodes of a tenant share."""
+    return f"epic.{tenant}.storage"
+
+
+def _role(role: RoleSpec) -> dict[str, Any]:
+    return {
+        "name": role.name,
+        "image": role.image,
+        "cores": role.size.cores,
+        "memory_bytes": role.size.memory_bytes,
+        "pids_limit": PIDS_BASE + PIDS_PER_CORE * role.size.cores,
+        "services": list(role.services),
+    }
+
+
+def _node(node: Node, role: RoleSpec) -> dict[str, Any]:
+    return {
+        "name": node.name,
+        "short_name": node.short_name,
+        "container": node.container,
+        "role": node.role,
+        "index": node.index,
+        "host": node.host,
+        "ports": [
+            {"container_port": endpoint.port, "host_port": node.ports[endpoint.name]}
+            for endpoint in role.endpoints
+            if endpoint.name in node.ports
+        ],
+    }

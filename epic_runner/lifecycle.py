@@ -1,0 +1,423 @@
+"""The life of a cluster: one function per verb.
+
+Each reserves in the store what it changes, runs the playbook of its name, and settles the store.
+Every one of them can be cut off anywhere: the same call again finds what is recorded and what
+Docker has, and finishes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from epic_runner import ports, quota
+from epic_runner.cluster import ClusterSpec, Node, RoleSpec, newest_first
+from epic_runner.errors import InputError, NotFound
+from epic_runner.events import Listener, Step
+from epic_runner.hosts import Host
+from epic_runner.inventory import cluster_inventory
+from epic_runner.operations import Running, operate
+from epic_runner.placement import Wish, place
+from epic_runner.runner import run_playbook
+from epic_runner.secrets import cluster_token, forget_secrets, secrets_file
+from epic_runner.store import ClusterRecord, Store, TenantRecord
+from epic_runner.store.store import Transaction
+
+
+@dataclass(frozen=True)
+class Context:
+    """What every verb needs: the store, the hosts, and whom to tell of progress."""
+
+    store: Store
+    hosts: Mapping[str, Host]
+    listener: Listener = lambda _step: None
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    cluster: ClusterRecord
+    tenant: TenantRecord
+    gone: tuple[Node, ...] = ()
+
+
+def launch(
+    context: Context,
+    spec: ClusterSpec,
+    *,
+    tenant_document: Mapping[str, Any] | None = None,
+    flavors: Iterable[Mapping[str, Any]] = (),
+    user: str | None = None,
+) -> ClusterRecord:
+    """Bring a cluster up, or finish bringing it up, or grow it to the template's counts.
+
+    Args:
+        context: The store, the hosts and a listener.
+        spec: The cluster as wanted.
+        tenant_document: The Tenant document to apply first, None to take the tenant as it is.
+        flavors: Flavor documents to apply first.
+        user: Who acts and owns the notebooks; the tenant's first administrator by default.
+
+    Raises:
+        QuotaExceeded: Tenant or hosts have no room; nothing was changed.
+        InputError: A cluster of this name exists that differs in more than its counts.
+        OperationFailed: A phase failed; the same call again resumes.
+    """
+
+    def prepare(transaction: Transaction) -> _Prepared:
+        if tenant_document is not None:
+            transaction.apply_tenant(tenant_document)
+        for flavor in flavors:
+            transaction.apply_flavor(flavor)
+        tenant = transaction.tenant(spec.tenant)
+        owner = acting_user(tenant, user)
+        try:
+            cluster = transaction.find_cluster(spec.name, spec.tenant)
+        except NotFound:
+            key = transaction.add_cluster(spec, owner, ())
+            cluster = ClusterRecord(key, spec, owner, "running", ())
+        wanted = grown(cluster, spec)
+        transaction.set_cluster(cluster.id, wanted="running", spec=wanted)
+        _reserve(context, transaction, replace(cluster, spec=wanted), tenant)
+        return _prepared(transaction, spec.tenant, spec.name)
+
+    arguments = {role.name: role.count for role in spec.roles}
+    with operate(
+        context.store, tenant=spec.tenant, cluster=spec.name, verb="launch", arguments=arguments,
+        user=user or "", prepare=prepare, listener=context.listener,
+    ) as running:  # fmt: skip
+        _play(context, running, "launch")
+        return running.prepared.cluster
+
+
+def start(context: Context, name: str, tenant: str | None = None) -> ClusterRecord:
+    """Start a stopped cluster, or whatever of it does not run."""
+    return _converge(context, name, tenant, "start", wanted="running")
+
+
+def stop(context: Context, name: str, tenant: str | None = None) -> ClusterRecord:
+    """Stop all nodes; their volumes, addresses and the cluster's reservation stay."""
+    return _converge(context, name, tenant, "stop", wanted="stopped")
+
+
+def restart(context: Context, name: str, tenant: str | None = None) -> ClusterRecord:
+    """Stop all nodes and start them again."""
+    return _converge(context, name, tenant, "restart", wanted="running")
+
+
+def repair(context: Context, name: str, tenant: str | None = None) -> ClusterRecord:
+    """Bring a drifted cluster back: missing nodes, stopped ones, changed files, strays.
+
+    Raises:
+        InputError: The cluster is meant to be stopped.
+    """
+    with context.store.read() as transaction:
+        if transaction.find_cluster(name, tenant).wanted == "stopped":
+            raise InputError(
+                f"{name} is stopped, there is nothing to repair.", f"epic-run start {name}"
+            )
+    return _converge(context, name, tenant, "repair", wanted="running")
+
+
+def _converge(
+    context: Context, name: str, tenant: str | None, verb: str, *, wanted: str
+) -> ClusterRecord:
+    found = _find(context, name, tenant)
+
+    def prepare(transaction: Transaction) -> _Prepared:
+        cluster = transaction.find_cluster(found.name, found.tenant)
+        _refuse_half_destroyed(cluster)
+        transaction.set_cluster(cluster.id, wanted=wanted)
+        return _prepared(transaction, found.tenant, found.name)
+
+    with operate(
+        context.store, tenant=found.tenant, cluster=found.name, verb=verb, arguments={},
+        user="", prepare=prepare, listener=context.listener,
+    ) as running:  # fmt: skip
+        _play(context, running, verb)
+        _forget_left(context, running)
+        return running.prepared.cluster
+
+
+def expand(
+    context: Context, name: str, role: str, by: int, tenant: str | None = None
+) -> ClusterRecord:
+    """Add nodes to a running cluster; no running node is touched.
+
+    Raises:
+        InputError: There is no such node role, the app allows no more, or the cluster is stopped.
+        QuotaExceeded: Tenant or hosts have no room; nothing was changed.
+    """
+    found = _find(context, name, tenant)
+    arguments = {"role": role, "by": by}
+
+    def prepare(transaction: Transaction) -> _Prepared:
+        cluster = transaction.find_cluster(found.name, found.tenant)
+        _refuse_stopped(cluster, "expand")
+        if _resumes(transaction, cluster, "expand", arguments):
+            _resuming(context, "expand")
+        else:
+            spec = resized(cluster.spec, role, by)
+            transaction.set_cluster(cluster.id, spec=spec)
+            cluster = replace(cluster, spec=spec)
+        _reserve(context, transaction, cluster, transaction.tenant(cluster.tenant))
+        return _prepared(transaction, found.tenant, found.name)
+
+    with operate(
+        context.store, tenant=found.tenant, cluster=found.name, verb="expand",
+        arguments=arguments, user="", prepare=prepare, listener=context.listener,
+    ) as running:  # fmt: skip
+        _play(context, running, "expand")
+        return running.prepared.cluster
+
+
+def shrink(
+    context: Context, name: str, role: str, by: int, tenant: str | None = None
+) -> ClusterRecord:
+    """Remove the newest nodes of a node role, after their services have left in order.
+
+    Raises:
+        InputError: There is no such node role, or the app needs the nodes.
+    """
+    found = _find(context, name, tenant)
+    arguments = {"role": role, "by": by}
+
+    def prepare(transaction: Transaction) -> _Prepared:
+        cluster = transaction.find_cluster(found.name, found.tenant)
+        _refuse_stopped(cluster, "shrink")
+        if _resumes(transaction, cluster, "shrink", arguments):
+            _resuming(context, "shrink")
+        else:
+            spec = resized(cluster.spec, role, -by)
+            transaction.set_cluster(cluster.id, spec=spec)
+            transaction.set_leaving(cluster.id, newest_first(cluster.staying(), role)[:by])
+        return _prepared(transaction, found.tenant, found.name)
+
+    with operate(
+        context.store, tenant=found.tenant, cluster=found.name, verb="shrink",
+        arguments=arguments, user="", prepare=prepare, listener=context.listener,
+    ) as running:  # fmt: skip
+        _play(context, running, "shrink")
+        _forget_left(context, running)
+        return running.prepared.cluster
+
+
+def destroy(context: Context, name: str, tenant: str | None = None) -> ClusterRecord:
+    """Remove a cluster: nodes, volumes, and the tenant's network when nothing else uses it.
+
+    The tenant's storage stays. No node needs to be alive.
+    """
+    found = _find(context, name, tenant)
+
+    def prepare(transaction: Transaction) -> _Prepared:
+        cluster = transaction.find_cluster(found.name, found.tenant)
+        transaction.set_cluster(cluster.id, wanted="absent")
+        return _prepared(transaction, found.tenant, found.name)
+
+    with operate(
+        context.store, tenant=found.tenant, cluster=found.name, verb="destroy", arguments={},
+        user="", prepare=prepare, listener=context.listener,
+    ) as running:  # fmt: skip
+        _play(context, running, "destroy")
+        with context.store.transaction() as transaction:
+            transaction.remove_cluster(running.prepared.cluster.id)
+        forget_secrets(found.tenant, found.name)
+        return running.prepared.cluster
+
+
+def acting_user(tenant: TenantRecord, user: str | None) -> str:
+    """Return who acts in a tenant.
+
+    Raises:
+        InputError: `user` is no member, or the tenant has no members at all.
+    """
+    members = [member["user"] for member in tenant.members]
+    if user is not None and user not in members:
+        raise InputError(
+            f"{user} is not a member of tenant {tenant.name}; its members are "
+            f"{', '.join(members) or 'none'}."
+        )
+    acting = user or tenant.default_user()
+    if acting is None:
+        raise InputError(
+            f"Tenant {tenant.name} has no members.",
+            "Add `members: [{user: ada, role: admin}]` to the Tenant document.",
+        )
+    return acting
+
+
+def grown(cluster: ClusterRecord, wanted: ClusterSpec) -> ClusterSpec:
+    """Return the spec of a cluster after a launch of `wanted`: never fewer nodes than before.
+
+    Raises:
+        InputError: They differ in more than counts.
+    """
+    _refuse_half_destroyed(cluster)
+    have = cluster.spec
+    differences = _differences(have, wanted)
+    if differences:
+        raise InputError(
+            f"{cluster.name} exists already and differs from the template: "
+            f"{'; '.join(differences)}.",
+            f"Launch it under another name (--name), or epic-run destroy {cluster.name} first.",
+        )
+    counts = {role.name: role.count for role in have.roles}
+    return replace(
+        wanted,
+        roles=tuple(
+            replace(role, count=max(role.count, counts[role.name])) for role in wanted.roles
+        ),
+    )
+
+
+def _differences(have: ClusterSpec, wanted: ClusterSpec) -> list[str]:
+    found = []
+    if (have.app, have.app_version) != (wanted.app, wanted.app_version):
+        found.append(f"app {have.app}@{have.app_version} is not {wanted.app}@{wanted.app_version}")
+    if {role.name for role in have.roles} != {role.name for role in wanted.roles}:
+        return [*found, "its node roles are others"]
+    for role in have.roles:
+        other = wanted.role(role.name)
+        if role.size != other.size:
+            found.append(f"{role.name} has flavor {role.flavor}, not {other.flavor}")
+        if role.services != other.services:
+            found.append(
+                f"{role.name} runs {', '.join(role.services)}, not {', '.join(other.services)}"
+            )
+    return found
+
+
+def resized(spec: ClusterSpec, role: str, by: int) -> ClusterSpec:
+    """Return the spec with `by` more (or, negative, fewer) nodes of a node role.
+
+    Raises:
+        InputError: There is no such node role, or the app's limits forbid it.
+    """
+    names = [item.name for item in spec.roles]
+    if role not in names:
+        raise InputError(
+            f"{spec.name} has no node role {role}; it has {', '.join(names)}.",
+            "Choose one with --role.",
+        )
+    now = spec.role(role)
+    count = now.count + by
+    if count < now.minimum:
+        raise InputError(
+            f"{spec.name} has {now.count} {role} nodes and {spec.app} needs at least "
+            f"{now.minimum}: {-by} can't leave."
+        )
+    if now.maximum is not None and count > now.maximum:
+        raise InputError(f"{spec.app} allows at most {now.maximum} {role} nodes, not {count}.")
+    return replace(
+        spec,
+        roles=tuple(
+            replace(item, count=count) if item.name == role else item for item in spec.roles
+        ),
+    )
+
+
+def missing_nodes(cluster: ClusterRecord) -> list[tuple[RoleSpec, int]]:
+    """Return role and number of each node that the spec asks for and the store does not have."""
+    missing = []
+    for role in cluster.spec.roles:
+        have = {node.index for node in cluster.nodes if node.role == role.name}
+        staying = {node.index for node in cluster.staying() if node.role == role.name}
+        free = (number for number in range(1, 2**31) if number not in have)
+        missing += [(role, next(free)) for _ in range(role.count - len(staying))]
+    return missing
+
+
+def _reserve(
+    context: Context, transaction: Transaction, cluster: ClusterRecord, tenant: TenantRecord
+) -> None:
+    """Place the nodes that are missing, and record them if quota and hosts allow it."""
+    missing = missing_nodes(cluster)
+    everyone = [other for other in transaction.clusters() if other.id != cluster.id]
+    before = [*everyone, cluster]
+    wishes = [Wish(f"{role.name}-{index}", role.size) for role, index in missing]
+    chosen = place(wishes, context.hosts.values(), quota.used_by_host(before))
+    taken = {port for other in before for node in other.nodes for port in node.ports.values()}
+    nodes = tuple(
+        Node(
+            cluster.name,
+            cluster.tenant,
+            role.name,
+            index,
+            host,
+            ports.choose(role.endpoints, taken),
+        )
+        for (role, index), host in zip(missing, chosen, strict=True)
+    )
+    after = replace(cluster, nodes=(*cluster.nodes, *nodes))
+    of_tenant = [other for other in everyone if other.tenant == tenant.name]
+    quota.check(tenant, quota.usage_of([*of_tenant, after]))
+    transaction.add_nodes(cluster.id, nodes)
+
+
+def _play(context: Context, running: Running[_Prepared], verb: str) -> None:
+    cluster, tenant = running.prepared.cluster, running.prepared.tenant
+    cluster_token(cluster.tenant, cluster.name)
+    inventory = cluster_inventory(
+        cluster,
+        tenant,
+        context.hosts,
+        secrets_file=secrets_file(cluster.tenant, cluster.name),
+    )
+    run_playbook(
+        verb,
+        inventory,
+        running.directory,
+        operation=running.record.id,
+        listener=running.listener,
+    )
+
+
+def _forget_left(context: Context, running: Running[_Prepared]) -> None:
+    cluster = running.prepared.cluster
+    left = [node for node in cluster.nodes if node.short_name in cluster.leaving]
+    if left:
+        with context.store.transaction() as transaction:
+            transaction.remove_nodes(cluster.id, left)
+
+
+def _find(context: Context, name: str, tenant: str | None) -> ClusterRecord:
+    with context.store.read() as transaction:
+        return transaction.find_cluster(name, tenant)
+
+
+def _prepared(transaction: Transaction, tenant: str, name: str) -> _Prepared:
+    return _Prepared(transaction.find_cluster(name, tenant), transaction.tenant(tenant))
+
+
+def _resumes(
+    transaction: Transaction, cluster: ClusterRecord, verb: str, arguments: Mapping[str, Any]
+) -> bool:
+    """Whether the cluster's last change was this very one and did not get to its end."""
+    last = next(iter(transaction.operations(cluster.tenant, cluster.name, limit=1)), None)
+    return (
+        last is not None
+        and last.verb == verb
+        and dict(last.arguments) == dict(arguments)
+        and last.state in ("failed", "interrupted")
+    )
+
+
+def _resuming(context: Context, verb: str) -> None:
+    context.listener(Step(f"Finish the {verb} that was cut off"))
+
+
+def _refuse_stopped(cluster: ClusterRecord, verb: str) -> None:
+    _refuse_half_destroyed(cluster)
+    if cluster.wanted != "running":
+        raise InputError(
+            f"{cluster.name} is stopped: only a running cluster can {verb}.",
+            f"epic-run start {cluster.name}",
+        )
+
+
+def _refuse_half_destroyed(cluster: ClusterRecord) -> None:
+    if cluster.wanted == "absent":
+        raise InputError(
+            f"{cluster.name} is half destroyed: an earlier destroy did not get to its end.",
+            f"epic-run destroy {cluster.name} --yes finishes it.",
+        )

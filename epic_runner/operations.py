@@ -1,0 +1,225 @@
+"""Operations: every change is one, held by one controller, seen by all, resumable by the next.
+
+An operation holds its cluster by its row in the store, from the transaction that reserves what it
+needs until it ends. A controller that dies leaves the row behind: the next one finds that the
+process is gone (or, for another machine's, that its heartbeat stopped), marks it interrupted, ends
+what it left running, and goes on from what Docker shows.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from epic_runner.errors import ClusterBusy, EpicError
+from epic_runner.events import Listener, Step
+from epic_runner.resources import home
+from epic_runner.runner import end_leftovers
+from epic_runner.store import OperationRecord, Store
+from epic_runner.store.store import Transaction
+
+HEARTBEAT_SECONDS = 2.0
+# Another machine's controller counts as dead after this long without a heartbeat; clocks of
+# controllers that share a store have to agree better than this.
+STALE_SECONDS = 30.0
+# How many operations keep their folder of inventory, output and events.
+KEPT_DIRECTORIES = 50
+
+Prepared = TypeVar("Prepared")
+
+
+@dataclass(frozen=True)
+class Running(Generic[Prepared]):
+    """An operation under way: its record, what was prepared, and where its files go."""
+
+    record: OperationRecord
+    prepared: Prepared
+    listener: Listener
+
+    @property
+    def directory(self) -> Path:
+        """The operation's own folder for inventories, output and events."""
+        return operation_directory(self.record.id)
+
+
+def operation_directory(operation: str) -> Path:
+    """Return the folder of an operation."""
+    return home() / "operations" / operation
+
+
+@contextmanager
+def operate(
+    store: Store,
+    *,
+    tenant: str,
+    cluster: str,
+    verb: str,
+    arguments: Mapping[str, Any],
+    user: str,
+    prepare: Callable[[Transaction], Prepared],
+    listener: Listener,
+) -> Iterator[Running[Prepared]]:
+    """Hold a cluster for an operation, and record how it ends.
+
+    Args:
+        store: The store.
+        tenant: The cluster's tenant.
+        cluster: The cluster's name; it need not exist yet.
+        verb: What is done, as on the command line.
+        arguments: With what arguments; the same verb with the same ones resumes.
+        user: Who acts.
+        prepare: Reserves what is needed, in the same transaction that takes hold; what it
+            raises leaves no trace.
+        listener: Told of every step, after it was recorded.
+
+    Raises:
+        ClusterBusy: Another live operation holds the cluster.
+    """
+    record = _new_record(tenant, cluster, verb, arguments, user)
+    with store.transaction() as transaction:
+        dead = _take_over(transaction, record)
+        prepared = prepare(transaction)
+        transaction.add_operation(record)
+    for left in dead:
+        end_leftovers(left)
+    recorder = _Recorder(store, record.id, listener)
+    try:
+        yield Running(record, prepared, recorder.step)
+    except KeyboardInterrupt:
+        recorder.end("interrupted", "It was interrupted from the keyboard or by a signal.")
+        raise
+    except EpicError as problem:
+        recorder.end("failed", problem.message)
+        raise
+    except BaseException as problem:
+        recorder.end("failed", repr(problem))
+        raise
+    else:
+        recorder.end("done", "")
+    finally:
+        recorder.stop()
+        _prune()
+
+
+def is_alive(record: OperationRecord, now: float) -> bool:
+    """Whether the controller of a running operation still lives.
+
+    A process of this machine is looked up by its id and start time; of another machine only the
+    heartbeat tells. `now` is in seconds since the epoch.
+    """
+    if record.state != "running":
+        return False
+    if record.controller == platform.node():
+        return _process_started(record.pid) == record.pid_started
+    return now - record.heartbeat_at < STALE_SECONDS
+
+
+def _new_record(
+    tenant: str, cluster: str, verb: str, arguments: Mapping[str, Any], user: str
+) -> OperationRecord:
+    now = time.time()
+    return OperationRecord(
+        id=time.strftime("%Y%m%d-%H%M%S-", time.gmtime(now)) + uuid.uuid4().hex[:8],
+        tenant=tenant,
+        cluster=cluster,
+        verb=verb,
+        arguments=dict(arguments),
+        user=user,
+        controller=platform.node(),
+        pid=os.getpid(),
+        pid_started=_process_started(os.getpid()),
+        started_at=now,
+        heartbeat_at=now,
+    )
+
+
+def _take_over(transaction: Transaction, record: OperationRecord) -> list[str]:
+    """Mark dead operations of the cluster as interrupted; refuse when one lives."""
+    dead = []
+    now = time.time()
+    for other in transaction.operations(record.tenant, record.cluster):
+        if other.state != "running":
+            continue
+        if is_alive(other, now):
+            raise ClusterBusy(
+                f"{record.cluster} is busy: {other.user} runs {other.verb} on it since "
+                f"{time.strftime('%H:%M:%S', time.localtime(other.started_at))} "
+                f"(process {other.pid} on {other.controller}, phase: {other.phase or 'start'}).",
+                f"Wait until it ends; epic-run status {record.cluster} shows how far it is.",
+            )
+        transaction.set_operation(
+            other.id, state="interrupted", error="Its controller died.", ended_at=now
+        )
+        dead.append(other.id)
+    return dead
+
+
+def _process_started(pid: int) -> str:
+    """Return when a process of this machine started, in ticks since boot; empty when it's gone."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    # The name, in parentheses, may itself hold spaces and parentheses: proc(5), field 22.
+    fields = stat.rpartition(")")[2].split()
+    return "" if fields[0] == "Z" else fields[19]
+
+
+class _Recorder:
+    """Writes an operation's steps and heartbeat to the store, without holding up the play."""
+
+    def __init__(self, store: Store, operation: str, listener: Listener) -> None:
+        self._store = store
+        self._operation = operation
+        self._listener = listener
+        self._steps: list[Step] = []
+        self._guard = threading.Lock()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._beat, daemon=True)
+        self._thread.start()
+
+    def step(self, step: Step) -> None:
+        with self._guard:
+            self._steps.append(step)
+        self._listener(step)
+
+    def end(self, state: str, error: str) -> None:
+        self.stop()
+        self._write(state=state, error=error, ended_at=time.time())
+
+    def stop(self) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _beat(self) -> None:
+        while not self._over.wait(HEARTBEAT_SECONDS):
+            self._write()
+
+    def _write(self, **values: Any) -> None:
+        with self._guard:
+            steps, self._steps = self._steps, []
+        if steps:
+            values["phase"] = steps[-1].phase
+        with self._store.transaction() as transaction:
+            for step in steps:
+                transaction.add_event(self._operation, step.phase, step.node, step.message)
+            transaction.set_operation(self._operation, heartbeat_at=time.time(), **values)
+
+
+def _prune() -> None:
+    import shutil
+
+    folder = home() / "operations"
+    if not folder.is_dir():
+        return
+    # Names begin with the time, so the newest sort last.
+    for old in sorted(path for path in folder.iterdir())[:-KEPT_DIRECTORIES]:
+        shutil.rmtree(old, ignore_errors=True)

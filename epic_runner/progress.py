@@ -1,0 +1,135 @@
+"""Showing an operation while it runs: live in a terminal, plain lines when piped, or not at all."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import click
+
+from epic_runner.events import Step
+
+# Outcomes that are not worth a line of their own when nothing had to be done.
+_QUIET = {"unchanged"}
+
+
+class Progress(Protocol):
+    """Something that shows steps from `__enter__` to `__exit__`."""
+
+    def step(self, step: Step) -> None:
+        """Show one step."""
+
+    def __enter__(self) -> Self:
+        """Begin."""
+
+    def __exit__(self, *_: object) -> None:
+        """End, whatever happened."""
+
+
+def open_progress(*, quiet: bool) -> Progress:
+    """Return the progress that fits where stdout goes."""
+    if quiet:
+        return Silent()
+    return Live() if sys.stdout.isatty() else Plain()
+
+
+class Silent:
+    """Shows nothing: the result alone will be printed."""
+
+    def step(self, step: Step) -> None:
+        """Show nothing."""
+
+    def __enter__(self) -> Self:
+        """Begin."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End."""
+
+
+class Plain:
+    """One line a step, with the seconds since the start: for logs and pipes."""
+
+    def __init__(self) -> None:
+        self._start = time.monotonic()
+
+    def step(self, step: Step) -> None:
+        """Print a line."""
+        seconds = f"{time.monotonic() - self._start:6.1f}s"
+        if not step.node:
+            click.echo(f"{seconds}  {step.phase}")
+        elif step.message not in _QUIET:
+            mark = "FAILED: " if step.failed else ""
+            click.echo(f"{seconds}    {step.node}: {mark}{step.message}")
+
+    def __enter__(self) -> Self:
+        """Begin."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End."""
+
+
+class Live:
+    """Phases with a spinner and their time, and under the present one its nodes."""
+
+    def __init__(self) -> None:
+        from rich.console import Console  # noqa: PLC0415 - 0.1 s that only a terminal needs
+        from rich.live import Live as RichLive  # noqa: PLC0415
+
+        self._phases: list[tuple[str, float, dict[str, Step]]] = []
+        self._ended: float | None = None
+        self._failed = False
+        self._live = RichLive(console=Console(), get_renderable=self._render, refresh_per_second=8)
+
+    def step(self, step: Step) -> None:
+        """Take a step into the picture."""
+        if not self._phases or self._phases[-1][0] != step.phase:
+            self._phases.append((step.phase, time.monotonic(), {}))
+        if step.node:
+            self._phases[-1][2][step.node] = step
+
+    def __enter__(self) -> Self:
+        """Begin drawing."""
+        self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Draw the last picture and leave it standing."""
+        self._ended = time.monotonic()
+        self._failed = kind is not None
+        self._live.stop()
+
+    def _render(self) -> Any:
+        from rich.console import Group  # noqa: PLC0415
+        from rich.spinner import Spinner  # noqa: PLC0415
+        from rich.text import Text  # noqa: PLC0415
+
+        lines: list[Any] = []
+        for position, (phase, start, nodes) in enumerate(self._phases):
+            last = position == len(self._phases) - 1
+            end = self._ended if last else self._phases[position + 1][1]
+            seconds = (end or time.monotonic()) - start
+            label = f"{phase}  {seconds:.1f} s"
+            bad = any(step.failed for step in nodes.values()) or (last and self._failed)
+            if end is None:
+                lines.append(Spinner("dots", text=Text(label, style="bold")))
+            else:
+                lines.append(
+                    Text(f"{'✗' if bad else '✓'} {label}", style="red" if bad else "green")
+                )
+            lines += [_line(step) for step in nodes.values() if step.message not in _QUIET]
+        return Group(*lines) if lines else Spinner("dots", text="Start")
+
+
+def _line(step: Step) -> Any:
+    from rich.text import Text  # noqa: PLC0415
+
+    return Text(f"    {step.node:<14} {step.message}", style="red" if step.failed else "dim")

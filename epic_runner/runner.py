@@ -1,0 +1,113 @@
+"""Running a playbook: the only module that knows ansible-runner."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from epic_runner.errors import OperationFailed
+from epic_runner.events import Listener, Translator
+from epic_runner.resources import content_root, private_directory
+
+# What plays may see of the caller's environment: ansible-runner writes it all into a file, so
+# nothing that could be a secret goes in.
+_KEPT = ("PATH", "HOME", "LANG", "TZ", "USER", "LOGNAME", "SSH_AUTH_SOCK", "TMPDIR", "DOCKER_HOST")
+_KEPT_PREFIXES = ("LC_", "ANSIBLE_", "EPIC_", "RUNNER_", "AWX_")
+_SECRET = ("EPIC_DATABASE_URL",)
+
+OPERATION_VARIABLE = "EPIC_OPERATION"
+
+
+def run_playbook(
+    verb: str,
+    inventory: Mapping[str, Any],
+    directory: Path,
+    *,
+    operation: str,
+    listener: Listener,
+    extra: Mapping[str, Any] | None = None,
+) -> None:
+    """Run `playbooks/VERB.yml` and tell `listener` of each step.
+
+    Args:
+        verb: The playbook's name without its ending.
+        inventory: The inventory as data.
+        directory: A folder of this run alone; inventory, output and events stay there.
+        operation: The operation's id, with which `end_leftovers` finds the processes.
+        listener: Called with every step, in this thread.
+        extra: Extra variables of the play.
+
+    Raises:
+        OperationFailed: The play failed; the message names host or node and reason.
+    """
+    import ansible_runner
+
+    private_directory(directory)
+    path = directory / "inventory.yml"
+    path.write_text(yaml.safe_dump(dict(inventory), sort_keys=False), encoding="utf-8")
+    translator = Translator(listener)
+    runner = ansible_runner.interface.init_runner(
+        private_data_dir=str(directory),
+        project_dir=str(content_root()),
+        playbook=str(content_root() / "playbooks" / f"{verb}.yml"),
+        inventory=str(path),
+        extravars=dict(extra or {}),
+        event_handler=translator.handle,
+        quiet=True,
+        settings={"pexpect_use_poll": True},
+    )
+    runner.config.env = {
+        **_environment(runner.config.env),
+        "ANSIBLE_CONFIG": str(content_root() / "ansible.cfg"),
+        OPERATION_VARIABLE: operation,
+    }
+    try:
+        runner.run()
+    except KeyboardInterrupt:
+        end_leftovers(operation)
+        raise
+    if runner.status != "successful" or not translator.saw_events:
+        raise translator.failure() or OperationFailed(
+            f"The playbook {verb}.yml ended with {runner.status}.",
+            f"Its whole output: {directory}/artifacts/*/stdout",
+        )
+
+
+def _environment(environment: Mapping[str, str]) -> dict[str, str]:
+    kept = {
+        name: value
+        for name, value in environment.items()
+        if (name in _KEPT or name.startswith(_KEPT_PREFIXES)) and name not in _SECRET
+    }
+    # ansible-playbook is the one beside this Python, also when no environment was activated.
+    kept["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{kept.get('PATH', os.defpath)}"
+    return kept
+
+
+def end_leftovers(operation: str) -> int:
+    """End every process on this machine that a controller's death left of an operation.
+
+    A killed controller leaves ansible-playbook and its workers running. They are found by the
+    operation's id in their environment, which no process id reused by others can imitate.
+
+    Returns:
+        How many processes were ended.
+    """
+    marker = f"{OPERATION_VARIABLE}={operation}".encode()
+    ended = 0
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        try:
+            if marker in (entry / "environ").read_bytes().split(b"\0"):
+                os.kill(int(entry.name), signal.SIGKILL)
+                ended += 1
+        except OSError:
+            continue  # it has ended, or belongs to another user
+    return ended
