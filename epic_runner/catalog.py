@@ -221,7 +221,7 @@ def _check_app(catalog: Catalog, checked: checks.Checked, problems: list[Problem
 
 
 def _endpoint_problems(catalog: Catalog, checked: checks.Checked) -> Iterator[Problem]:
-    """Yield the endpoints whose port or name another service of the same image has."""
+    """Yield endpoints whose port or name is taken in the same image, and probes of no endpoint."""
     app = _app(checked)
     ports: dict[int, str] = {}
     names: dict[str, str] = {}
@@ -230,17 +230,26 @@ def _endpoint_problems(catalog: Catalog, checked: checks.Checked) -> Iterator[Pr
             for index, endpoint in enumerate(service.endpoints):
                 path = ("services", service_name, "endpoints", index)
                 if link is app and endpoint.port in ports:
+                    other = ports[endpoint.port]
                     yield Problem(
                         checked.document.place((*path, "port")),
-                        f"Port {endpoint.port} belongs to the service {ports[endpoint.port]}.",
+                        f"Port {endpoint.port} belongs to the service {other} already.",
                     )
                 if link is app and endpoint.name in names:
                     yield Problem(
                         checked.document.place((*path, "name")),
-                        f'The service {names[endpoint.name]} has an endpoint "{endpoint.name}".',
+                        f"The service {names[endpoint.name]} has an endpoint named "
+                        f'"{endpoint.name}" already.',
                     )
                 ports.setdefault(endpoint.port, service_name)
                 names.setdefault(endpoint.name, service_name)
+    for service_name, service in app.services.items():
+        if service.probe is not None and service.probe.endpoint not in names:
+            yield Problem(
+                checked.document.place(("services", service_name, "probe", "endpoint")),
+                f'There is no endpoint "{service.probe.endpoint}" in this app or its parents.',
+                checks.one_of(service.probe.endpoint, list(names)),
+            )
 
 
 def _role_problems(checked: checks.Checked, name: str, known: Collection[str]) -> Iterator[Problem]:

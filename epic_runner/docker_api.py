@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
@@ -141,27 +140,12 @@ def stream(
     """
     with _speaking(host) as engine:
         started = engine.exec_create(container, command)
-        # No time limit: a job may be silent for hours.
-        engine.timeout = None
-        try:
-            for out, err in engine.exec_start(started["Id"], stream=True, demux=True):
-                if out:
-                    write(out, False)  # noqa: FBT003 - the callback's two channels
-                if err:
-                    write(err, True)  # noqa: FBT003
-        finally:
-            engine.timeout = TIMEOUT_SECONDS
+        for out, err in engine.exec_start(started["Id"], stream=True, demux=True):
+            if out:
+                write(out, False)  # noqa: FBT003 - the callback's two channels
+            if err:
+                write(err, True)  # noqa: FBT003
         return int(engine.exec_inspect(started["Id"])["ExitCode"] or 0)
-
-
-def container_events(host: Host, labels: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Yield (short name, what happened) of containers with labels, from now on and for ever."""
-    filters = {"type": "container", "label": [f"{key}={value}" for key, value in labels.items()]}
-    with _speaking(host) as engine:
-        for line in engine.events(filters=filters):
-            event = json.loads(line)
-            of = event["Actor"]["Attributes"]
-            yield f"{of.get('epic.role')}-{of.get('epic.index')}", str(event["Action"])
 
 
 def open_shell(

@@ -8,7 +8,7 @@ by a value. A `None` in facts is something that could not be read: it is never a
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
@@ -169,13 +169,19 @@ class ImageFacts:
         reference: The image reference that its app.yml asks for.
         present: Whether Docker has that image.
         fresh: Whether it was built from the files that are there now.
-        outdated_nodes: Nodes that run another build of it, by `CLUSTER NODE`.
     """
 
     name: str
     reference: str
     present: bool
     fresh: bool
+
+
+@dataclass(frozen=True)
+class CatalogFacts:
+    """The images of the catalogue, and the nodes that run other builds, such as `lab worker-1`."""
+
+    images: tuple[ImageFacts, ...]
     outdated_nodes: tuple[str, ...] = ()
 
 
@@ -229,7 +235,7 @@ class Facts:
     memory: MemoryFacts | None
     clock: ClockFacts
     dns: DnsFacts | None
-    images: tuple[ImageFacts, ...] | None
+    catalog: CatalogFacts | None
     store: StoreFacts | None
     ports: PortFacts | None
 
@@ -244,8 +250,8 @@ def judge(facts: Facts) -> list[Finding]:
     findings.append(judge_clock(facts.clock))
     if facts.dns:
         findings.append(judge_dns(facts.dns))
-    if facts.images is not None:
-        findings.append(judge_images(facts.images))
+    if facts.catalog:
+        findings.append(judge_images(facts.catalog))
     if facts.store:
         findings.append(judge_store(facts.store))
     if facts.ports:
@@ -449,11 +455,11 @@ def judge_dns(facts: DnsFacts) -> Finding:
     )
 
 
-def judge_images(images: Sequence[ImageFacts]) -> Finding:
+def judge_images(facts: CatalogFacts) -> Finding:
     """Judge whether every image of the catalogue is there, fresh, and what the nodes run."""
+    images = facts.images
     missing = [image.name for image in images if not image.present]
     stale = [image.name for image in images if image.present and not image.fresh]
-    outdated = [node for image in images for node in image.outdated_nodes]
     if missing:
         return Finding(
             "images", State.WARN, f"not built yet: {', '.join(missing)}", "epic-run image build"
@@ -465,11 +471,11 @@ def judge_images(images: Sequence[ImageFacts]) -> Finding:
             f"built from other files than those that are there now: {', '.join(stale)}",
             "epic-run image build",
         )
-    if outdated:
+    if facts.outdated_nodes:
         return Finding(
             "images",
             State.WARN,
-            f"nodes with an older build: {', '.join(outdated)}",
+            f"nodes with an older build: {', '.join(facts.outdated_nodes)}",
             "They keep it until they are made anew: epic-run export the cluster, destroy and "
             "launch it.",
         )

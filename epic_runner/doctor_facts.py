@@ -10,26 +10,34 @@ import socket
 import sqlite3
 import sys
 import time
+from collections.abc import Mapping
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import create_engine, inspect, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from epic_runner import docker_api, ports
+from epic_runner.catalog import Catalog, load_catalog
 from epic_runner.doctor import (
+    CatalogFacts,
+    ClockFacts,
     DiskFacts,
     DnsFacts,
     EngineFacts,
+    Facts,
+    ImageFacts,
     MemoryFacts,
     PortFacts,
     ProgramFacts,
     StoreFacts,
 )
 from epic_runner.errors import EpicError
-from epic_runner.hosts import Host
+from epic_runner.hosts import Host, local_host
+from epic_runner.images.builder import LABEL_LOCK, make_plans
 from epic_runner.resources import content_root, home
 from epic_runner.store.schema import HEAD
 
@@ -41,6 +49,25 @@ _STA_UNSYNC = 0x40
 
 # How long another program may hold the store before that is told.
 STORE_WAIT_SECONDS = 2.0
+
+
+def gather() -> Facts:
+    """Return all facts of this machine and its engine; nothing is changed, migrated or started."""
+    host = local_host()
+    engine, skew_seconds = engine_facts(host)
+    return Facts(
+        programs=program_facts(),
+        engine=engine,
+        disk=disk_facts(engine.root) if engine.root else None,
+        memory=memory_facts(),
+        clock=ClockFacts(clock_synchronized(), skew_seconds),
+        dns=dns_facts(),
+        catalog=None
+        if engine.error
+        else catalog_facts(host, load_catalog(content_root() / "images")),
+        store=store_facts(),
+        ports=port_facts(),
+    )
 
 
 def program_facts() -> ProgramFacts:
@@ -114,10 +141,11 @@ def engine_facts(host: Host) -> tuple[EngineFacts, float | None]:
         live_restore=info.get("LiveRestoreEnabled"),
         root=str(info.get("DockerRootDir", "")),
     )
-    return facts, _skew_seconds(str(info.get("SystemTime", "")), before, after)
+    return facts, skew_seconds(str(info.get("SystemTime", "")), before, after)
 
 
-def _skew_seconds(told: str, before: float, after: float) -> float | None:
+def skew_seconds(told: str, before: float, after: float) -> float | None:
+    """Return how far a clock is off that told a time between `before` and `after`, in seconds."""
     try:
         theirs = datetime.fromisoformat(told).timestamp()
     except ValueError:
@@ -133,6 +161,34 @@ def _reason(problem: BaseException) -> str:
             return inner.strerror
         inner = inner.__cause__ or inner.__context__
     return str(problem)
+
+
+def catalog_facts(host: Host, catalog: Catalog) -> CatalogFacts | None:
+    """Return which images of the catalogue a host has, and which nodes run other builds of them."""
+    try:
+        built = docker_api.images(host)
+        nodes = docker_api.containers(host, {"epic.cluster": None})
+    except EpicError:
+        return None
+    images = []
+    for plan in make_plans(catalog).values():
+        labels = built.get(plan.app.reference, {}).get("Labels") or {}
+        images.append(
+            ImageFacts(
+                plan.app.name,
+                plan.app.reference,
+                present=plan.app.reference in built,
+                fresh=labels.get(LABEL_LOCK) == plan.lock,
+            )
+        )
+    current = {image["Id"] for image in built.values()}
+    outdated = sorted(_node_name(node) for node in nodes if node["ImageID"] not in current)
+    return CatalogFacts(tuple(images), tuple(outdated))
+
+
+def _node_name(container: Mapping[str, Any]) -> str:
+    labels = container["Labels"]
+    return f"{labels['epic.cluster']} {labels.get('epic.role')}-{labels.get('epic.index')}"
 
 
 def disk_facts(path: str) -> DiskFacts | None:

@@ -19,12 +19,16 @@ class Step:
         node: The node's short name, or the host's name; empty for the phase itself.
         message: What happened, in a word or a sentence; empty when the phase begins.
         failed: Whether it went wrong.
+        tenant: The tenant of the cluster at work.
+        cluster: The cluster at work.
     """
 
     phase: str
     node: str = ""
     message: str = ""
     failed: bool = False
+    tenant: str = ""
+    cluster: str = ""
 
 
 Listener = Callable[[Step], None]

@@ -38,8 +38,10 @@ def cluster_inventory(
         secrets_file: The file that holds the cluster's token; only its path goes in.
     """
     leaving = [node for node in cluster.nodes if node.short_name in cluster.leaving]
-    used_hosts = sorted({node.host for node in cluster.nodes})
+    # A cluster without a single node may still have volumes somewhere.
+    used_hosts = sorted({node.host for node in cluster.nodes} or hosts)
     group = group_name(cluster.name)
+    roles = {role.name: role for role in cluster.spec.roles}
     return {
         "all": {
             "children": {
@@ -67,10 +69,8 @@ def cluster_inventory(
                     "network": network_name(cluster.tenant),
                     "storage": storage_name(cluster.tenant),
                     "node_roles": {role.name: _role(role) for role in cluster.spec.roles},
-                    "nodes": [
-                        _node(node, cluster.spec.role(node.role)) for node in cluster.staying()
-                    ],
-                    "leaving": [_node(node, cluster.spec.role(node.role)) for node in leaving],
+                    "nodes": [_node(node, roles.get(node.role)) for node in cluster.staying()],
+                    "leaving": [_node(node, roles.get(node.role)) for node in leaving],
                     "users": [
                         {
                             "name": member["user"],
@@ -83,6 +83,20 @@ def cluster_inventory(
                 },
                 "epic_secrets_file": str(secrets_file),
             },
+        }
+    }
+
+
+def hosts_inventory(hosts: Mapping[str, Host], variables: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an inventory of the Docker hosts alone, for plays that concern no cluster."""
+    return {
+        "all": {
+            "children": {
+                "docker_hosts": {
+                    "hosts": {name: dict(host.variables) for name, host in hosts.items()}
+                }
+            },
+            "vars": dict(variables),
         }
     }
 
@@ -138,7 +152,7 @@ def _role(role: RoleSpec) -> dict[str, Any]:
     }
 
 
-def _node(node: Node, role: RoleSpec) -> dict[str, Any]:
+def _node(node: Node, role: RoleSpec | None) -> dict[str, Any]:
     return {
         "name": node.name,
         "short_name": node.short_name,
@@ -148,7 +162,7 @@ def _node(node: Node, role: RoleSpec) -> dict[str, Any]:
         "host": node.host,
         "ports": [
             {"container_port": endpoint.port, "host_port": node.ports[endpoint.name]}
-            for endpoint in role.endpoints
+            for endpoint in (role.endpoints if role else ())
             if endpoint.name in node.ports
         ],
     }

@@ -11,14 +11,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from epic_runner import ports, quota
-from epic_runner.cluster import ClusterSpec, Node, RoleSpec, newest_first
+from epic_runner import recovery
+from epic_runner.cluster import ClusterSpec, Node, newest_first
 from epic_runner.errors import InputError, NotFound
 from epic_runner.events import Listener, Step
 from epic_runner.hosts import Host
-from epic_runner.inventory import cluster_inventory
+from epic_runner.inventory import cluster_inventory, hosts_inventory
 from epic_runner.operations import Running, operate
-from epic_runner.placement import Wish, place
+from epic_runner.reservation import new_nodes
 from epic_runner.runner import run_playbook
 from epic_runner.secrets import cluster_token, forget_secrets, secrets_file
 from epic_runner.store import ClusterRecord, Store, TenantRecord
@@ -38,7 +38,6 @@ class Context:
 class _Prepared:
     cluster: ClusterRecord
     tenant: TenantRecord
-    gone: tuple[Node, ...] = ()
 
 
 def launch(
@@ -78,7 +77,7 @@ def launch(
             cluster = ClusterRecord(key, spec, owner, "running", ())
         wanted = grown(cluster, spec)
         transaction.set_cluster(cluster.id, wanted="running", spec=wanted)
-        _reserve(context, transaction, replace(cluster, spec=wanted), tenant)
+        _reserve(context, transaction, replace(cluster, spec=wanted))
         return _prepared(transaction, spec.tenant, spec.name)
 
     arguments = {role.name: role.count for role in spec.roles}
@@ -108,19 +107,22 @@ def restart(context: Context, name: str, tenant: str | None = None) -> ClusterRe
 def repair(context: Context, name: str, tenant: str | None = None) -> ClusterRecord:
     """Bring a drifted cluster back: missing nodes, stopped ones, changed files, strays.
 
-    Raises:
-        InputError: The cluster is meant to be stopped.
+    A stopped cluster is left stopped. A cluster that only Docker knows has to be recovered first
+    (`recovery.recover`).
     """
-    with context.store.read() as transaction:
-        if transaction.find_cluster(name, tenant).wanted == "stopped":
-            raise InputError(
-                f"{name} is stopped, there is nothing to repair.", f"epic-run start {name}"
-            )
-    return _converge(context, name, tenant, "repair", wanted="running")
+    found = _find(context, name, tenant)
+    strays = recovery.strays(context.hosts, found)
+    return _converge(context, name, tenant, "repair", wanted=found.wanted, strays=strays)
 
 
 def _converge(
-    context: Context, name: str, tenant: str | None, verb: str, *, wanted: str
+    context: Context,
+    name: str,
+    tenant: str | None,
+    verb: str,
+    *,
+    wanted: str,
+    strays: Iterable[Node] = (),
 ) -> ClusterRecord:
     found = _find(context, name, tenant)
 
@@ -128,7 +130,10 @@ def _converge(
         cluster = transaction.find_cluster(found.name, found.tenant)
         _refuse_half_destroyed(cluster)
         transaction.set_cluster(cluster.id, wanted=wanted)
-        return _prepared(transaction, found.tenant, found.name)
+        if wanted == "running":
+            # A launch or expand that was refused half-way may lack nodes in the store, too.
+            _reserve(context, transaction, cluster)
+        return _prepared(transaction, found.tenant, found.name, strays)
 
     with operate(
         context.store, tenant=found.tenant, cluster=found.name, verb=verb, arguments={},
@@ -160,7 +165,7 @@ def expand(
             spec = resized(cluster.spec, role, by)
             transaction.set_cluster(cluster.id, spec=spec)
             cluster = replace(cluster, spec=spec)
-        _reserve(context, transaction, cluster, transaction.tenant(cluster.tenant))
+        _reserve(context, transaction, cluster)
         return _prepared(transaction, found.tenant, found.name)
 
     with operate(
@@ -205,14 +210,22 @@ def shrink(
 def destroy(context: Context, name: str, tenant: str | None = None) -> ClusterRecord:
     """Remove a cluster: nodes, volumes, and the tenant's network when nothing else uses it.
 
-    The tenant's storage stays. No node needs to be alive.
+    The tenant's storage stays. No node needs to be alive, and the store need not know the cluster:
+    what carries its labels goes.
     """
-    found = _find(context, name, tenant)
+    try:
+        found = _find(context, name, tenant)
+    except NotFound:
+        remains = recovery.find_remains(context.hosts, name, tenant)
+        if remains is None:
+            raise
+        found = remains
 
     def prepare(transaction: Transaction) -> _Prepared:
-        cluster = transaction.find_cluster(found.name, found.tenant)
-        transaction.set_cluster(cluster.id, wanted="absent")
-        return _prepared(transaction, found.tenant, found.name)
+        if found.id:
+            transaction.set_cluster(found.id, wanted="absent")
+        known = {record.name: record for record in transaction.tenants()}
+        return _Prepared(found, known.get(found.tenant, TenantRecord(found.tenant, {}, {})))
 
     with operate(
         context.store, tenant=found.tenant, cluster=found.name, verb="destroy", arguments={},
@@ -220,9 +233,41 @@ def destroy(context: Context, name: str, tenant: str | None = None) -> ClusterRe
     ) as running:  # fmt: skip
         _play(context, running, "destroy")
         with context.store.transaction() as transaction:
-            transaction.remove_cluster(running.prepared.cluster.id)
+            transaction.remove_cluster(found.id)
         forget_secrets(found.tenant, found.name)
-        return running.prepared.cluster
+        return found
+
+
+def remove_tenant(context: Context, name: str) -> None:
+    """Remove a tenant without clusters: its storage, its network, its members' user ids.
+
+    Raises:
+        InputError: It still has clusters.
+    """
+
+    def prepare(transaction: Transaction) -> None:
+        transaction.tenant(name)
+        clusters = [cluster.name for cluster in transaction.clusters(name)]
+        if clusters:
+            raise InputError(
+                f"Tenant {name} still has clusters: {', '.join(clusters)}.",
+                f"epic-run destroy {name}/{clusters[0]}",
+            )
+
+    # The operation is held under the name of no cluster, which no cluster can have.
+    with operate(
+        context.store, tenant=name, cluster="", verb="tenant-remove", arguments={}, user="",
+        prepare=prepare, listener=context.listener,
+    ) as running:  # fmt: skip
+        run_playbook(
+            "tenant-remove",
+            hosts_inventory(context.hosts, {"epic_tenant": name}),
+            running.directory,
+            operation=running.record.id,
+            listener=running.listener,
+        )
+        with context.store.transaction() as transaction:
+            transaction.remove_tenant(name)
 
 
 def acting_user(tenant: TenantRecord, user: str | None) -> str:
@@ -316,42 +361,10 @@ def resized(spec: ClusterSpec, role: str, by: int) -> ClusterSpec:
     )
 
 
-def missing_nodes(cluster: ClusterRecord) -> list[tuple[RoleSpec, int]]:
-    """Return role and number of each node that the spec asks for and the store does not have."""
-    missing = []
-    for role in cluster.spec.roles:
-        have = {node.index for node in cluster.nodes if node.role == role.name}
-        staying = {node.index for node in cluster.staying() if node.role == role.name}
-        free = (number for number in range(1, 2**31) if number not in have)
-        missing += [(role, next(free)) for _ in range(role.count - len(staying))]
-    return missing
-
-
-def _reserve(
-    context: Context, transaction: Transaction, cluster: ClusterRecord, tenant: TenantRecord
-) -> None:
-    """Place the nodes that are missing, and record them if quota and hosts allow it."""
-    missing = missing_nodes(cluster)
-    everyone = [other for other in transaction.clusters() if other.id != cluster.id]
-    before = [*everyone, cluster]
-    wishes = [Wish(f"{role.name}-{index}", role.size) for role, index in missing]
-    chosen = place(wishes, context.hosts.values(), quota.used_by_host(before))
-    taken = {port for other in before for node in other.nodes for port in node.ports.values()}
-    nodes = tuple(
-        Node(
-            cluster.name,
-            cluster.tenant,
-            role.name,
-            index,
-            host,
-            ports.choose(role.endpoints, taken),
-        )
-        for (role, index), host in zip(missing, chosen, strict=True)
-    )
-    after = replace(cluster, nodes=(*cluster.nodes, *nodes))
-    of_tenant = [other for other in everyone if other.tenant == tenant.name]
-    quota.check(tenant, quota.usage_of([*of_tenant, after]))
-    transaction.add_nodes(cluster.id, nodes)
+def _reserve(context: Context, transaction: Transaction, cluster: ClusterRecord) -> None:
+    tenant = transaction.tenant(cluster.tenant)
+    new = new_nodes(cluster, transaction.clusters(), tenant, context.hosts)
+    transaction.add_nodes(cluster.id, new)
 
 
 def _play(context: Context, running: Running[_Prepared], verb: str) -> None:
@@ -385,8 +398,19 @@ def _find(context: Context, name: str, tenant: str | None) -> ClusterRecord:
         return transaction.find_cluster(name, tenant)
 
 
-def _prepared(transaction: Transaction, tenant: str, name: str) -> _Prepared:
-    return _Prepared(transaction.find_cluster(name, tenant), transaction.tenant(tenant))
+def _prepared(
+    transaction: Transaction, tenant: str, name: str, strays: Iterable[Node] = ()
+) -> _Prepared:
+    cluster = transaction.find_cluster(name, tenant)
+    strays = tuple(strays)
+    return _Prepared(
+        replace(
+            cluster,
+            nodes=(*cluster.nodes, *strays),
+            leaving=cluster.leaving | {node.short_name for node in strays},
+        ),
+        transaction.tenant(tenant),
+    )
 
 
 def _resumes(

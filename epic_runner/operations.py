@@ -15,7 +15,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -90,7 +90,7 @@ def operate(
         transaction.add_operation(record)
     for left in dead:
         end_leftovers(left)
-    recorder = _Recorder(store, record.id, listener)
+    recorder = _Recorder(store, record, listener)
     try:
         yield Running(record, prepared, recorder.step)
     except KeyboardInterrupt:
@@ -176,9 +176,11 @@ def _process_started(pid: int) -> str:
 class _Recorder:
     """Writes an operation's steps and heartbeat to the store, without holding up the play."""
 
-    def __init__(self, store: Store, operation: str, listener: Listener) -> None:
+    def __init__(self, store: Store, record: OperationRecord, listener: Listener) -> None:
         self._store = store
-        self._operation = operation
+        self._operation = record.id
+        self._tenant = record.tenant
+        self._cluster = record.cluster
         self._listener = listener
         self._steps: list[Step] = []
         self._guard = threading.Lock()
@@ -189,7 +191,7 @@ class _Recorder:
     def step(self, step: Step) -> None:
         with self._guard:
             self._steps.append(step)
-        self._listener(step)
+        self._listener(replace(step, tenant=self._tenant, cluster=self._cluster))
 
     def end(self, state: str, error: str) -> None:
         self.stop()

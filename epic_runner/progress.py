@@ -24,7 +24,12 @@ class Progress(Protocol):
     def __enter__(self) -> Self:
         """Begin."""
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         """End, whatever happened."""
 
 
@@ -76,10 +81,11 @@ class Live:
     """Phases with a spinner and their time, and under the present one its nodes."""
 
     def __init__(self) -> None:
-        from rich.console import Console  # noqa: PLC0415 - 0.1 s that only a terminal needs
-        from rich.live import Live as RichLive  # noqa: PLC0415
+        from rich.console import Console
+        from rich.live import Live as RichLive
 
         self._phases: list[tuple[str, float, dict[str, Step]]] = []
+        self._states: dict[str, str] = {}
         self._ended: float | None = None
         self._failed = False
         self._live = RichLive(console=Console(), get_renderable=self._render, refresh_per_second=8)
@@ -90,6 +96,15 @@ class Live:
             self._phases.append((step.phase, time.monotonic(), {}))
         if step.node:
             self._phases[-1][2][step.node] = step
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the operation has ended."""
+        return self._ended is not None
+
+    def states(self, states: dict[str, str]) -> None:
+        """Take the nodes' present states into the picture, beside the operation's own steps."""
+        self._states = states
 
     def __enter__(self) -> Self:
         """Begin drawing."""
@@ -108,9 +123,9 @@ class Live:
         self._live.stop()
 
     def _render(self) -> Any:
-        from rich.console import Group  # noqa: PLC0415
-        from rich.spinner import Spinner  # noqa: PLC0415
-        from rich.text import Text  # noqa: PLC0415
+        from rich.console import Group
+        from rich.spinner import Spinner
+        from rich.text import Text
 
         lines: list[Any] = []
         for position, (phase, start, nodes) in enumerate(self._phases):
@@ -125,11 +140,16 @@ class Live:
                 lines.append(
                     Text(f"{'✗' if bad else '✓'} {label}", style="red" if bad else "green")
                 )
-            lines += [_line(step) for step in nodes.values() if step.message not in _QUIET]
+            shown = {name: step for name, step in nodes.items() if step.message not in _QUIET}
+            if end is None:
+                # What Docker and the services say of nodes that the phase has not reported yet.
+                for name, state in self._states.items():
+                    shown.setdefault(name, Step(phase, name, state))
+            lines += [_line(step) for step in shown.values()]
         return Group(*lines) if lines else Spinner("dots", text="Start")
 
 
 def _line(step: Step) -> Any:
-    from rich.text import Text  # noqa: PLC0415
+    from rich.text import Text
 
     return Text(f"    {step.node:<14} {step.message}", style="red" if step.failed else "dim")

@@ -52,7 +52,7 @@ def run_playbook(
     path = directory / "inventory.yml"
     path.write_text(yaml.safe_dump(dict(inventory), sort_keys=False), encoding="utf-8")
     translator = Translator(listener)
-    runner = ansible_runner.interface.init_runner(
+    runner = ansible_runner.interface.init_runner(  # type: ignore[no-untyped-call]
         private_data_dir=str(directory),
         project_dir=str(content_root()),
         playbook=str(content_root() / "playbooks" / f"{verb}.yml"),

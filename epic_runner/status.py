@@ -27,8 +27,11 @@ PROBE_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class NodeStatus:
-    """One node: its state is one of pending, creating, configuring, ready, error, stopping,
-    stopped, deleting; `reason` says why it is not ready."""
+    """One node and the state it is in.
+
+    The state is one of pending, creating, configuring, ready, error, stopping, stopped, deleting;
+    `reason` says why it is not ready.
+    """
 
     name: str
     role: str
@@ -76,7 +79,7 @@ class ClusterStatus:
 Answers = Mapping[tuple[str, str], str | None]
 
 
-def node_status(
+def node_status(  # noqa: PLR0911 - one answer a state reads best
     node: Node,
     container: Mapping[str, Any] | None,
     *,
@@ -199,9 +202,9 @@ def probe_all(
     answers: dict[tuple[str, str], str | None] = {}
     for node in cluster.nodes:
         for service in cluster.spec.role(node.role).services:
-            probe = probes.get(service)
-            if probe is None:
+            if service not in probes:
                 continue
+            probe = probes[service]
             # A service with an endpoint of its own is asked itself, another one by its registry.
             own = ports.get((probe.endpoint, node.name))
             port = own or next((p for (name, _), p in ports.items() if name == probe.endpoint), 0)

@@ -66,7 +66,7 @@ class Verbs(click.Group):
         """Find the verb, or suggest the nearest one."""
         name = arguments[0]
         if not name.startswith("-") and name not in self.list_commands(context):
-            import difflib  # noqa: PLC0415 - only for a mistyped verb
+            import difflib
 
             near = difflib.get_close_matches(name, self.list_commands(context), n=1)
             hint = f' Did you mean "{near[0]}"?' if near else ""

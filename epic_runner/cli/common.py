@@ -11,7 +11,7 @@ import click
 
 from epic_runner.hosts import all_hosts
 from epic_runner.lifecycle import Context
-from epic_runner.progress import Progress, open_progress
+from epic_runner.progress import Live, open_progress
 from epic_runner.spec.models import AppProbe
 from epic_runner.store import ClusterRecord, Store
 
@@ -36,21 +36,26 @@ def by_options(command: Command) -> Command:
 
 
 @contextmanager
-def acting(output: str) -> Iterator[tuple[Context, Progress]]:
-    """Open the store and the progress of one change."""
+def acting(output: str) -> Iterator[Context]:
+    """Open the store and show the progress of one change."""
     store = Store()
     progress = open_progress(quiet=output == "json")
+    listener = progress.step
+    if isinstance(progress, Live):
+        from epic_runner.watch import Watcher
+
+        listener = Watcher(store, all_hosts(), probes(), progress).step
     try:
         with progress:
-            yield Context(store, all_hosts(), progress.step), progress
+            yield Context(store, all_hosts(), listener)
     finally:
         store.close()
 
 
 def probes() -> dict[str, AppProbe]:
     """Return the probe of each service of the catalogue that has one."""
-    from epic_runner.catalog import load_catalog  # noqa: PLC0415 - not every verb needs it
-    from epic_runner.resources import content_root  # noqa: PLC0415
+    from epic_runner.catalog import load_catalog
+    from epic_runner.resources import content_root
 
     return {
         name: service.probe
@@ -65,7 +70,7 @@ def node_of(cluster: ClusterRecord, name: str | None) -> Any:
 
     The first node when None. Raises NotFound.
     """
-    from epic_runner.errors import NotFound  # noqa: PLC0415
+    from epic_runner.errors import NotFound
 
     for node in cluster.nodes:
         if name in (None, node.short_name, node.name, node.role):

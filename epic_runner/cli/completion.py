@@ -17,7 +17,7 @@ def completion(shell: str) -> None:
       epic-run completion zsh > ~/.zfunc/_epic-run
       epic-run completion fish > ~/.config/fish/completions/epic-run.fish
     """
-    from epic_runner.cli import cli  # noqa: PLC0415 - the group that this verb belongs to
+    from epic_runner.cli import cli
 
     kind = get_completion_class(shell)
     assert kind is not None  # noqa: S101 - the choices above are click's own shells

@@ -35,7 +35,7 @@ def destroy(cluster: str, *, yes: bool, tenant: str | None, output: str) -> None
             "that is in their homes?",
             abort=True,
         )
-    with acting(output) as (context, _):
+    with acting(output) as context:
         record = lifecycle.destroy(context, cluster, tenant)
 
     def human() -> None:

@@ -44,10 +44,10 @@ def launch(
       epic-run launch lab.yml --name lab2 --set roles.worker.count=5
       epic-run launch tenant.yml lab.yml --as bob --output json
     """
-    from epic_runner.cli.reading import read_template  # noqa: PLC0415
-    from epic_runner.lifecycle import launch as launch_cluster  # noqa: PLC0415
+    from epic_runner.cli.reading import read_template
+    from epic_runner.lifecycle import launch as launch_cluster
 
-    with acting(output) as (context, _):
+    with acting(output) as context:
         reading = read_template(context.store, files, sets, name, tenant)
         cluster = launch_cluster(
             context,

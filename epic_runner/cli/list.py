@@ -46,7 +46,7 @@ def list_(tenant: str | None, output: str) -> None:
 
 def _running() -> dict[str, int] | None:
     """Return how many containers run, by tenant and cluster; None when Docker doesn't answer."""
-    from epic_runner import docker_api  # noqa: PLC0415 - not without clusters
+    from epic_runner import docker_api
 
     counts: dict[str, int] = {}
     try:

@@ -22,6 +22,6 @@ def restart(cluster: str, tenant: str | None, output: str) -> None:
       epic-run restart lab
       epic-run restart analytics/lab --output json
     """
-    with acting(output) as (context, _):
+    with acting(output) as context:
         record = lifecycle.restart(context, cluster, tenant)
     emit(result(record, "restart"), lambda: print_endpoints(record), output)

@@ -26,7 +26,7 @@ def shrink(cluster: str, role: str, by: int, tenant: str | None, output: str) ->
       epic-run shrink lab --by 2
       epic-run shrink lab --role worker --by 1 --output json
     """
-    with acting(output) as (context, _):
+    with acting(output) as context:
         record = lifecycle.shrink(context, cluster, role, by, tenant)
     count = record.spec.role(role).count
     emit(

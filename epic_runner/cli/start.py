@@ -24,6 +24,6 @@ def start(cluster: str, tenant: str | None, output: str) -> None:
       epic-run start lab
       epic-run start analytics/lab --output json
     """
-    with acting(output) as (context, _):
+    with acting(output) as context:
         record = lifecycle.start(context, cluster, tenant)
     emit(result(record, "start"), lambda: print_endpoints(record), output)

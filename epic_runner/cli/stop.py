@@ -24,7 +24,7 @@ def stop(cluster: str, tenant: str | None, output: str) -> None:
       epic-run stop lab
       epic-run stop analytics/lab --output json
     """
-    with acting(output) as (context, _):
+    with acting(output) as context:
         record = lifecycle.stop(context, cluster, tenant)
     emit(
         result(record, "stop"),

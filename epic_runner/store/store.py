@@ -92,6 +92,18 @@ class Transaction:
             self._connection.execute(insert(schema.users).values(tenant=name, name=user, uid=uid))
         return self.tenant(name)
 
+    def restore_tenant(self, tenant: TenantRecord) -> None:
+        """Write back a tenant that was lost, with the user ids that its files have."""
+        self._connection.execute(
+            insert(schema.tenants).values(
+                name=tenant.name, document=dict(tenant.document), created_at=time.time()
+            )
+        )
+        for user, uid in tenant.uids.items():
+            self._connection.execute(
+                insert(schema.users).values(tenant=tenant.name, name=user, uid=uid)
+            )
+
     def remove_tenant(self, name: str) -> None:
         """Forget a tenant and its members' user ids."""
         self._connection.execute(delete(schema.users).where(schema.users.c.tenant == name))

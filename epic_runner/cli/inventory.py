@@ -1,0 +1,44 @@
+"""`epic-run inventory`."""
+
+from __future__ import annotations
+
+import click
+import yaml
+
+from epic_runner.cli.common import tenant_option
+from epic_runner.hosts import all_hosts
+from epic_runner.inventory import cluster_inventory
+from epic_runner.output import emit, output_option
+from epic_runner.resources import content_root
+from epic_runner.secrets import cluster_token, secrets_file
+from epic_runner.store import Store
+
+
+@click.command()
+@click.argument("cluster", required=False)
+@click.option("--content", is_flag=True, help="Print the folder of playbooks and ansible.cfg.")
+@tenant_option
+@output_option
+def inventory(cluster: str | None, *, content: bool, tenant: str | None, output: str) -> None:
+    """Write a cluster's Ansible inventory, with which its playbooks run without epic-run.
+
+    \b
+    Examples:
+      epic-run inventory lab > lab.inventory.yml
+      ansible-playbook -i lab.inventory.yml playbooks/launch.yml
+      cd "$(epic-run inventory --content)"
+      ansible -i inventories/epic.yml lab -m command -a hostname
+    """
+    if content:
+        click.echo(content_root())
+        return
+    if cluster is None:
+        raise click.UsageError("Name a cluster: epic-run list shows them.")
+    with Store().read() as transaction:
+        record = transaction.find_cluster(cluster, tenant)
+        owner = transaction.tenant(record.tenant)
+    cluster_token(record.tenant, record.name)
+    data = cluster_inventory(
+        record, owner, all_hosts(), secrets_file=secrets_file(record.tenant, record.name)
+    )
+    emit(data, lambda: click.echo(yaml.safe_dump(data, sort_keys=False), nl=False), output)

@@ -1,0 +1,49 @@
+"""`epic-run plan`: what a launch would do, without doing it."""
+
+from __future__ import annotations
+
+import click
+
+from epic_runner.cli.reading import read_template
+from epic_runner.hosts import all_hosts
+from epic_runner.output import emit, output_option, table
+from epic_runner.plan import Plan, make_plan
+from epic_runner.store import Store
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@click.option("--name", "-n", help="The cluster's name; the template's by default.")
+@click.option("--tenant", "-t", help="The tenant; the template's by default.")
+@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="As for launch.")
+@output_option
+def plan(
+    files: tuple[str, ...], name: str | None, tenant: str | None, sets: tuple[str, ...], output: str
+) -> None:
+    """Show what a launch would do: nodes, hosts, quota; nothing is changed.
+
+    \b
+    Examples:
+      epic-run plan examples/multi-node.yml
+      epic-run plan lab.yml --set roles.worker.count=5 --output json
+    """
+    store = Store()
+    reading = read_template(store, files, sets, name, tenant)
+    made = make_plan(store, all_hosts(), reading.spec, reading.tenant)
+    emit(made.as_dict(), lambda: _print(made), output)
+
+
+def _print(made: Plan) -> None:
+    click.echo(f"{made.tenant}/{made.cluster}  {made.app}")
+    rows = [
+        (node["action"], node["name"], node["host"], node["image"], node["size"], node["reason"])
+        for node in made.nodes
+    ]
+    click.echo(table(["ACTION", "NODE", "HOST", "IMAGE", "SIZE", "REASON"], rows))
+    click.echo()
+    limits = [(name, before, after, limit) for name, (before, after, limit) in made.quota.items()]
+    click.echo(table([f"QUOTA OF {made.tenant.upper()}", "NOW", "AFTER", "LIMIT"], limits))
+    for image in made.missing_images:
+        click.echo(f"\nImage {image} is not on the host yet: epic-run image build")
+    changes = sum(node["action"] != "keep" for node in made.nodes)
+    click.echo(f"\n{changes} nodes to change." if changes else "\nNothing to do.")

@@ -1,0 +1,180 @@
+"""Finding in Docker what the store does not know, and rebuilding the store from it.
+
+Every container carries its cluster's spec and its tenant's document in labels, so a lost store is
+not a lost cluster; and everything carries its cluster's name, so that nothing is ever orphaned
+without being seen.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from epic_runner import docker_api
+from epic_runner.cluster import ClusterSpec, Node, container_name
+from epic_runner.hosts import Host
+from epic_runner.inventory import storage_name
+from epic_runner.secrets import keep_token
+from epic_runner.store import ClusterRecord, Store, TenantRecord
+
+TOKEN_FILE = "/etc/epic/secrets/jupyter-token"  # noqa: S105 - where it is, not what it is
+
+
+@dataclass(frozen=True)
+class Found:
+    """A container that carries our labels, and the host it is on."""
+
+    host: str
+    container: Mapping[str, Any]
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """The container's labels."""
+        return dict(self.container["Labels"])
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Its tenant and cluster."""
+        return self.labels["epic.tenant"], self.labels["epic.cluster"]
+
+    def node(self) -> Node:
+        """Return the node that the container is."""
+        tenant, cluster = self.key
+        role, index = self.labels["epic.role"], int(self.labels["epic.index"])
+        return Node(cluster, tenant, role, index, self.host, {})
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """What a recovery did: clusters written to the store, and what belongs to nothing.
+
+    `orphans` are sentences for people: what it is, on which host, and how to remove it.
+    """
+
+    clusters: tuple[str, ...]
+    orphans: tuple[str, ...]
+
+
+def find_containers(hosts: Iterable[Host], labels: Mapping[str, str | None]) -> list[Found]:
+    """Return the containers of all hosts that carry labels."""
+    return [
+        Found(host.name, container)
+        for host in hosts
+        for container in docker_api.containers(host, labels)
+    ]
+
+
+def strays(hosts: Mapping[str, Host], cluster: ClusterRecord) -> tuple[Node, ...]:
+    """Return containers that carry a cluster's labels and are not among its nodes."""
+    labels = {"epic.tenant": cluster.tenant, "epic.cluster": cluster.name}
+    known = {(node.host, node.container) for node in cluster.nodes}
+    nodes = (found.node() for found in find_containers(hosts.values(), labels))
+    return tuple(node for node in nodes if (node.host, node.container) not in known)
+
+
+def find_remains(hosts: Mapping[str, Host], name: str, tenant: str | None) -> ClusterRecord | None:
+    """Return a record of a cluster that only Docker knows, for destroying it."""
+    if "/" in name and tenant is None:
+        tenant, name = name.split("/", 1)
+    labels: dict[str, str | None] = {"epic.cluster": name}
+    if tenant is not None:
+        labels["epic.tenant"] = tenant
+    containers = find_containers(hosts.values(), labels)
+    tenants = {found.key[0] for found in containers}
+    for host in hosts.values():
+        tenants |= {volume["Labels"]["epic.tenant"] for volume in docker_api.volumes(host, labels)}
+    if len(tenants) != 1:
+        return None
+    spec = ClusterSpec(name, tenants.pop(), "unknown", "", ())
+    return ClusterRecord(0, spec, "", "absent", tuple(found.node() for found in containers))
+
+
+def recover(store: Store, hosts: Mapping[str, Host]) -> Recovered:
+    """Write to the store every cluster that Docker has and the store does not."""
+    with store.read() as transaction:
+        known = {(record.tenant, record.name) for record in transaction.clusters()}
+    lost: dict[tuple[str, str], list[Found]] = {}
+    for found in find_containers(hosts.values(), {"epic.cluster": None}):
+        if found.key not in known and "epic.cluster.spec" in found.labels:
+            lost.setdefault(found.key, []).append(found)
+    for containers in lost.values():
+        _write(store, hosts, containers)
+    written = tuple(f"{tenant}/{name}" for tenant, name in sorted(lost))
+    return Recovered(written, tuple(_orphans(hosts, known | lost.keys())))
+
+
+def _write(store: Store, hosts: Mapping[str, Host], containers: list[Found]) -> None:
+    newest = max(containers, key=lambda found: int(found.container["Created"]))
+    described = json.loads(newest.labels["epic.tenant.document"])
+    with_ports = [_with_ports(hosts[found.host], found) for found in containers]
+    spec = counted(
+        ClusterSpec.from_dict(json.loads(newest.labels["epic.cluster.spec"])), with_ports
+    )
+    for found in containers:
+        token = docker_api.read_file(hosts[found.host], found.container["Id"], TOKEN_FILE)
+        if token:
+            keep_token(spec.tenant, spec.name, token.decode())
+    with store.transaction() as transaction:
+        names = {record.name for record in transaction.tenants()}
+        if spec.tenant not in names:
+            transaction.restore_tenant(
+                TenantRecord(spec.tenant, described["document"], described["uids"])
+            )
+        key = transaction.add_cluster(spec, newest.labels["epic.owner"], with_ports)
+        running = any(found.container["State"] == "running" for found in containers)
+        transaction.set_cluster(key, wanted="running" if running else "stopped")
+
+
+def counted(spec: ClusterSpec, nodes: Iterable[Node]) -> ClusterSpec:
+    """Return the spec with the counts that the nodes found tell of.
+
+    Numbers are given from 1 up and taken from the top down, so the highest number of a node role
+    is its count, and a gap below it is a node that was lost.
+    """
+    highest: dict[str, int] = {}
+    for node in nodes:
+        highest[node.role] = max(highest.get(node.role, 0), node.index)
+    roles = tuple(
+        replace(role, count=max(highest.get(role.name, 0), role.minimum)) for role in spec.roles
+    )
+    return replace(spec, roles=roles)
+
+
+def _with_ports(host: Host, found: Found) -> Node:
+    """Return the node with the host ports that its container publishes, by endpoint."""
+    node = found.node()
+    spec = ClusterSpec.from_dict(json.loads(found.labels["epic.cluster.spec"]))
+    bindings = docker_api.inspect(host, found.container["Id"])["HostConfig"]["PortBindings"] or {}
+    ports = {
+        endpoint.name: int(bindings[f"{endpoint.port}/tcp"][0]["HostPort"])
+        for endpoint in spec.role(node.role).endpoints
+        if f"{endpoint.port}/tcp" in bindings
+    }
+    return replace(node, ports=ports)
+
+
+def _orphans(hosts: Mapping[str, Host], known: set[tuple[str, str]]) -> Iterable[str]:
+    tenants = {tenant for tenant, _ in known}
+    for host in hosts.values():
+        for volume in docker_api.volumes(host, {"epic.tenant": None}):
+            labels = volume["Labels"]
+            tenant, cluster = labels["epic.tenant"], labels.get("epic.cluster")
+            if cluster and (tenant, cluster) not in known:
+                yield (
+                    f"volume {volume['Name']} on host {host.name} belongs to no cluster: "
+                    f"epic-run destroy {tenant}/{cluster} removes it"
+                )
+            elif not cluster and tenant not in tenants and volume["Name"] == storage_name(tenant):
+                yield (
+                    f"volume {volume['Name']} on host {host.name} is the storage of a tenant "
+                    f"without clusters: epic-run tenant remove {tenant} removes it with all data"
+                )
+        for found in find_containers([host], {"epic.cluster": None}):
+            if found.key not in known:
+                name = container_name(*found.key, found.node().short_name)
+                yield (
+                    f"container {name} on host {host.name} cannot be recovered: "
+                    f"epic-run destroy {'/'.join(found.key)} removes it"
+                )

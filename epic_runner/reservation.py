@@ -1,0 +1,63 @@
+"""What new nodes a cluster gets, and whether tenant and hosts have room for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from epic_runner import ports, quota
+from epic_runner.cluster import Node, RoleSpec
+from epic_runner.hosts import Host
+from epic_runner.placement import Wish, place
+from epic_runner.store import ClusterRecord, TenantRecord
+
+
+def missing_nodes(cluster: ClusterRecord) -> list[tuple[RoleSpec, int]]:
+    """Return role and number of each node that the spec asks for and the store does not have."""
+    missing = []
+    for role in cluster.spec.roles:
+        have = {node.index for node in cluster.nodes if node.role == role.name}
+        staying = {node.index for node in cluster.staying() if node.role == role.name}
+        free = (number for number in range(1, 2**31) if number not in have)
+        missing += [(role, next(free)) for _ in range(role.count - len(staying))]
+    return missing
+
+
+def new_nodes(
+    cluster: ClusterRecord,
+    clusters: Iterable[ClusterRecord],
+    tenant: TenantRecord,
+    hosts: Mapping[str, Host],
+) -> tuple[Node, ...]:
+    """Return the nodes that the cluster's spec asks for beyond those it has, placed.
+
+    Args:
+        cluster: The cluster with the spec as wanted; its nodes are those it has.
+        clusters: All clusters of the store, this one among them or not.
+        tenant: Its tenant.
+        hosts: All hosts by name.
+
+    Raises:
+        QuotaExceeded: Tenant or hosts have no room.
+    """
+    missing = missing_nodes(cluster)
+    others = [other for other in clusters if other.id != cluster.id]
+    everyone = [*others, cluster]
+    wishes = [Wish(f"{role.name}-{index}", role.size) for role, index in missing]
+    chosen = place(wishes, hosts.values(), quota.used_by_host(everyone))
+    taken = {port for other in everyone for node in other.nodes for port in node.ports.values()}
+    nodes = tuple(
+        Node(
+            cluster=cluster.name,
+            tenant=cluster.tenant,
+            role=role.name,
+            index=index,
+            host=host,
+            ports=ports.choose(role.endpoints, taken),
+        )
+        for (role, index), host in zip(missing, chosen, strict=True)
+    )
+    after = replace(cluster, nodes=(*cluster.nodes, *nodes))
+    of_tenant = [other for other in others if other.tenant == tenant.name]
+    quota.check(tenant, quota.usage_of([*of_tenant, after]))
+    return nodes

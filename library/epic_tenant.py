@@ -1,0 +1,78 @@
+#!/usr/bin/python
+"""Ansible module: what a tenant has on a Docker host beside its clusters."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+module: epic_tenant
+short_description: Remove a tenant's storage and network from this Docker host
+description:
+  - Removes the volumes and networks that carry the tenant's label. A tenant whose clusters
+    still have containers here is left alone, and the module fails.
+options:
+  tenant:
+    description: The tenant's name.
+    type: str
+    required: true
+  state:
+    description: Only C(absent) so far; storage and network are made with the first cluster.
+    type: str
+    choices: [absent]
+    default: absent
+  socket:
+    description: The Docker engine's socket.
+    type: path
+    default: /var/run/docker.sock
+author:
+  - The epic-runner authors
+"""
+
+EXAMPLES = r"""
+- name: Remove what a tenant has left
+  epic_tenant:
+    tenant: analytics
+"""
+
+RETURN = r"""
+removed:
+  description: The volumes and networks that were removed.
+  type: list
+  returned: success
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.epic_docker import Docker, DockerError
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "tenant": {"type": "str", "required": True},
+            "state": {"type": "str", "choices": ["absent"], "default": "absent"},
+            "socket": {"type": "path", "default": "/var/run/docker.sock"},
+        },
+        supports_check_mode=True,
+    )
+    docker = Docker(module.params["socket"])
+    labels = {"epic.tenant": module.params["tenant"]}
+    try:
+        containers = docker.labelled("containers", labels)
+        if containers:
+            names = ", ".join(container["Names"][0].lstrip("/") for container in containers)
+            module.fail_json(msg=f"The tenant still has containers here: {names}")
+        targets = [
+            *(f"/volumes/{item['Name']}" for item in docker.labelled("volumes", labels)),
+            *(f"/networks/{item['Name']}" for item in docker.labelled("networks", labels)),
+        ]
+        if not module.check_mode:
+            for target in targets:
+                docker.request("DELETE", target, missing_ok=True)
+    except DockerError as problem:
+        module.fail_json(msg=str(problem))
+    module.exit_json(changed=bool(targets), removed=targets)
+
+
+if __name__ == "__main__":
+    main()
