@@ -12,8 +12,6 @@ import click
 from epic_runner.cli import cli
 from epic_runner.errors import EpicError, InputErrors, Mistake
 
-INTERRUPTED = 1
-
 
 def main(arguments: list[str] | None = None) -> None:
     """Run `epic-run` and end the process: 0 done, 1 the run failed, 2 bad input."""
@@ -29,31 +27,42 @@ def run(arguments: list[str] | None = None) -> int:
         return int(cli.main(arguments, prog_name="epic-run", standalone_mode=False) or 0)
     except click.exceptions.Exit as done:
         return done.exit_code
-    except click.Abort:
-        click.echo("Nothing was changed.", err=True)
-        return INTERRUPTED
-    except click.ClickException as problem:
-        problem.show()
-        return 2
-    except KeyboardInterrupt:
-        click.echo("\nInterrupted. The same command again goes on where it stopped.", err=True)
-        return INTERRUPTED
     except BrokenPipeError:
         # The reader of our output (head, say) has left: no more to say.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except EpicError as problem:
-        if _debugging():
+    except (KeyboardInterrupt, Exception) as problem:
+        if os.environ.get("EPIC_DEBUG"):
             raise
-        for line in error_lines(problem):
+        lines, code = told(problem)
+        for line in lines:
             click.echo(line, err=True)
-        return problem.exit_code
-    except Exception as problem:
-        if _debugging():
-            raise
-        click.echo(f"Error: {type(problem).__name__}: {problem}", err=True)
-        click.echo("Hint:  This is a fault of epic-run; --debug shows where it is.", err=True)
-        return 1
+        return code
+
+
+def told(problem: BaseException) -> tuple[Iterable[str], int]:
+    """Return how an exception is told to people, and the exit code it ends in."""
+    match problem:
+        case KeyboardInterrupt():
+            return ["\nInterrupted. The same command again goes on where it stopped."], 1
+        case click.Abort():
+            return ["Nothing was changed."], 1
+        case click.ClickException():
+            return usage_lines(problem), 2
+        case EpicError():
+            return error_lines(problem), problem.exit_code
+        case _:
+            text = f"{type(problem).__name__}: {problem}"
+            hint = "This is a fault of epic-run; epic-run --debug shows where it is."
+            return error_lines(EpicError(text, hint)), 1
+
+
+def usage_lines(problem: click.ClickException) -> Iterable[str]:
+    """Return a mistake in how the command was called, with the command whose help says more."""
+    yield click.style("Error:", fg="red", bold=True) + f" {problem.format_message()}"
+    context = getattr(problem, "ctx", None)
+    if context is not None:
+        yield click.style("Hint: ", fg="cyan") + f" {context.command_path} --help"
 
 
 def error_lines(problem: EpicError) -> Iterable[str]:
@@ -68,10 +77,6 @@ def error_lines(problem: EpicError) -> Iterable[str]:
         yield click.style("Error:", fg="red", bold=True) + f" {where}{mistake.message}"
         if mistake.hint:
             yield click.style("Hint: ", fg="cyan") + f" {mistake.hint}"
-
-
-def _debugging() -> bool:
-    return bool(os.environ.get("EPIC_DEBUG"))
 
 
 if __name__ == "__main__":

@@ -34,10 +34,15 @@ def list_(tenant: str | None, output: str) -> None:
             click.echo("There are no clusters; epic-run launch FILE makes one.")
             return
         cells = [
-            (r["tenant"], r["name"], r["app"], r["owner"], r["wanted"], f"{r['running']}/{r['nodes']}",
-             r["cores"], bytes_text(r["memory_bytes"]), r["age"])
-            for r in rows
-        ]  # fmt: skip
+            (
+                *(row[key] for key in ("tenant", "name", "app", "owner", "wanted")),
+                f"{row['running']}/{row['nodes']}",
+                row["cores"],
+                bytes_text(row["memory_bytes"]),
+                row["age"],
+            )
+            for row in rows
+        ]
         heads = ["TENANT", "NAME", "APP", "OWNER", "WANTED", "NODES", "CORES", "MEMORY", "AGE"]
         click.echo(table(heads, cells))
 
