@@ -77,7 +77,7 @@ class Translator:
         for node, outcome in result.get("nodes", {}).items() if "nodes" in result else ():
             if isinstance(outcome, str):
                 self._listener(Step(self._phase, node, outcome))
-        for node, outcome in result.get("results", {}).items() if _is_exec(result) else ():
+        for node, outcome in result.get("outcomes", {}).items() if _is_exec(result) else ():
             if not outcome.get("rc"):
                 for line in outcome.get("stdout", "").splitlines():
                     name, _, state = line.partition("\t")
@@ -91,7 +91,7 @@ class Translator:
         if _is_exec(result):
             failures += [
                 (node, _reason(outcome), _logs(outcome))
-                for node, outcome in result["results"].items()
+                for node, outcome in result["outcomes"].items()
                 if outcome.get("rc")
             ]
         failures = failures or [(f"host {host}", _plain(result, self._item), "")]
@@ -101,7 +101,7 @@ class Translator:
 
 
 def _is_exec(result: Mapping[str, Any]) -> bool:
-    return isinstance(result.get("results"), dict)
+    return isinstance(result.get("outcomes"), dict)
 
 
 def _reason(outcome: Mapping[str, Any]) -> str:

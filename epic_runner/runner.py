@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from epic_runner.errors import OperationFailed
 from epic_runner.events import Listener, Translator
@@ -31,7 +30,6 @@ def run_playbook(
     *,
     operation: str,
     listener: Listener,
-    extra: Mapping[str, Any] | None = None,
 ) -> None:
     """Run `playbooks/VERB.yml` and tell `listener` of each step.
 
@@ -41,7 +39,6 @@ def run_playbook(
         directory: A folder of this run alone; inventory, output and events stay there.
         operation: The operation's id, with which `end_leftovers` finds the processes.
         listener: Called with every step, in this thread.
-        extra: Extra variables of the play.
 
     Raises:
         OperationFailed: The play failed; the message names host or node and reason.
@@ -49,15 +46,17 @@ def run_playbook(
     import ansible_runner
 
     private_directory(directory)
-    path = directory / "inventory.yml"
-    path.write_text(yaml.safe_dump(dict(inventory), sort_keys=False), encoding="utf-8")
+    path = directory / "inventory.json"
+    path.write_text(json.dumps(inventory, indent=1), encoding="utf-8")
     translator = Translator(listener)
     runner = ansible_runner.interface.init_runner(  # type: ignore[no-untyped-call]
         private_data_dir=str(directory),
         project_dir=str(content_root()),
         playbook=str(content_root() / "playbooks" / f"{verb}.yml"),
         inventory=str(path),
-        extravars=dict(extra or {}),
+        # The roles' validation of their arguments is tagged so. This inventory was written by a
+        # tested function; what people write is validated whenever they run the playbooks themselves.
+        skip_tags="always",
         event_handler=translator.handle,
         quiet=True,
         settings={"pexpect_use_poll": True},

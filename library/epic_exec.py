@@ -13,8 +13,9 @@ description:
 options:
   commands:
     description:
-      - What to run. Keys C(node) (its name in results), C(container), C(command) (a list),
-        C(user), C(files) (path to C(content), C(mode), written before the command runs).
+      - What to run. Keys C(node) (its name in the outcomes), C(container), C(command) (a list),
+        C(user), C(files) (path to C(content), or to C(src), a file of this host; C(mode), C(uid),
+        C(gid); written before the command runs).
     type: list
     elements: dict
     required: true
@@ -22,6 +23,10 @@ options:
     description: Seconds that each command may take.
     type: int
     default: 60
+  changes:
+    description: Whether the commands change anything; probes do not.
+    type: bool
+    default: true
   running_only:
     description: Pass over nodes that do not run.
     type: bool
@@ -53,7 +58,7 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-results:
+outcomes:
   description: By node, its commands' C(rc), C(stdout), C(stderr) and, after a failure, C(logs).
   type: dict
   returned: always
@@ -62,11 +67,20 @@ results:
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.epic_docker import Docker, DockerError
 
+ARGUMENT_SPEC: dict[str, Any] = {
+    "commands": {"type": "list", "elements": "dict", "required": True},
+    "timeout": {"type": "int", "default": 60},
+    "changes": {"type": "bool", "default": True},
+    "running_only": {"type": "bool", "default": False},
+    "log_lines": {"type": "int", "default": 15},
+    "parallel": {"type": "int", "default": 16},
+    "socket": {"type": "path", "default": "/var/run/docker.sock"},
+}
 
-def run(docker: Docker, item: dict[str, Any], timeout: int, lines: int) -> dict[str, Any]:
+
+def run_one(docker: Docker, item: dict[str, Any], timeout: int, lines: int) -> dict[str, Any]:
     """Run one command; return its exit code and output, and the logs when it failed."""
     try:
         docker.put_files(item["container"], item.get("files", {}))
@@ -99,38 +113,40 @@ def tail(docker: Docker, item: dict[str, Any], path: str, lines: int) -> str:
     return "\n".join(content.decode("utf-8", "replace").splitlines()[-lines:])
 
 
-def main() -> None:
-    """Run the module."""
-    module = AnsibleModule(
-        argument_spec={
-            "commands": {"type": "list", "elements": "dict", "required": True},
-            "timeout": {"type": "int", "default": 60},
-            "running_only": {"type": "bool", "default": False},
-            "log_lines": {"type": "int", "default": 15},
-            "parallel": {"type": "int", "default": 16},
-            "socket": {"type": "path", "default": "/var/run/docker.sock"},
-        },
-    )
-    p = module.params
-    docker = Docker(p["socket"])
-    commands = p["commands"]
-    if p["running_only"]:
+def run(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:  # noqa: FBT001 - the call of every own module
+    """Do the module's work; return its result."""
+    docker = Docker(params["socket"])
+    commands = params["commands"]
+    if check_mode:
+        return {"changed": False, "skipped": True, "outcomes": {}}
+    if params["running_only"]:
         commands = [item for item in commands if is_running(docker, item["container"])]
-    with ThreadPoolExecutor(p["parallel"]) as pool:
-        outcomes = list(
-            pool.map(lambda item: run(docker, item, p["timeout"], p["log_lines"]), commands)
-        )
-    results = {item["node"]: outcome for item, outcome in zip(commands, outcomes, strict=True)}
-    failed = {node: outcome for node, outcome in results.items() if outcome["rc"]}
+
+    def act(item: dict[str, Any]) -> dict[str, Any]:
+        return run_one(docker, item, params["timeout"], params["log_lines"])
+
+    with ThreadPoolExecutor(params["parallel"]) as pool:
+        done = list(pool.map(act, commands))
+    outcomes = {item["node"]: outcome for item, outcome in zip(commands, done, strict=True)}
+    result: dict[str, Any] = {"changed": params["changes"], "outcomes": outcomes}
+    failed = {node: outcome for node, outcome in outcomes.items() if outcome["rc"]}
     if failed:
-        module.fail_json(msg="; ".join(map(explain, failed.items())), results=results)
-    module.exit_json(changed=bool(results), results=results)
+        result |= {"failed": True, "msg": "; ".join(map(explain, failed.items()))}
+    return result
 
 
 def explain(item: tuple[str, dict[str, Any]]) -> str:
     """Return one line on a failed command."""
     node, outcome = item
     return f"{node}: {(outcome['stderr'] or outcome['stdout']).strip() or outcome['rc']}"
+
+
+def main() -> None:
+    """Run the module where the action plugin of its name is not at hand."""
+    from ansible.module_utils.basic import AnsibleModule
+
+    module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
+    module.exit_json(**run(module.params, module.check_mode))
 
 
 if __name__ == "__main__":

@@ -117,7 +117,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.epic_docker import Docker, DockerError
 
 CONFLICT = 409
@@ -130,6 +129,27 @@ CAPABILITIES = [
     "AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL",
     "NET_BIND_SERVICE", "SETGID", "SETUID", "SYS_CHROOT",
 ]  # fmt: skip
+
+ARGUMENT_SPEC: dict[str, Any] = {
+    "cluster": {"type": "str", "required": True},
+    "tenant": {"type": "str", "required": True},
+    "state": {
+        "type": "str",
+        "choices": ["started", "stopped", "absent"],
+        "default": "started",
+    },
+    "network": {"type": "dict", "default": {}},
+    "volumes": {"type": "list", "elements": "dict", "default": []},
+    "node_roles": {"type": "dict", "default": {}},
+    "nodes": {"type": "list", "elements": "dict"},
+    "labels": {"type": "dict", "default": {}},
+    "secrets": {"type": "dict", "default": {}, "no_log": True},
+    "verify": {"type": "bool", "default": False},
+    "leave_running": {"type": "bool", "default": False},
+    "stop_timeout": {"type": "int", "default": 10},
+    "parallel": {"type": "int", "default": 6},
+    "socket": {"type": "path", "default": "/var/run/docker.sock"},
+}
 
 
 class Converger:
@@ -146,6 +166,7 @@ class Converger:
     # -- the three states ------------------------------------------------------------------
 
     def started(self) -> None:
+        """Make what is missing and start what does not run."""
         live = self.live()
         if not self.check:
             self.ensure_network()
@@ -154,12 +175,14 @@ class Converger:
         self.each(self.p["nodes"] or [], lambda node: self.start(node, live))
 
     def stopped(self) -> None:
+        """Stop the nodes and keep them."""
         wanted = self.wanted_names()
         self.each(
             [c for name, c in self.live().items() if wanted is None or name in wanted], self.stop
         )
 
     def absent(self) -> None:
+        """Remove the nodes with their volumes, and an unused network with the last."""
         wanted = self.wanted_names()
         containers = [c for name, c in self.live().items() if wanted is None or name in wanted]
         self.each(containers, self.remove)
@@ -175,6 +198,7 @@ class Converger:
     # -- parts -----------------------------------------------------------------------------
 
     def wanted_names(self) -> set[str] | None:
+        """Return the short names the task speaks of; None for all."""
         if self.p["nodes"] is None:
             return None
         return {node["short_name"] for node in self.p["nodes"]}
@@ -187,6 +211,7 @@ class Converger:
         }
 
     def each(self, items: list[Any], act: Callable[[Any], tuple[str, str]]) -> None:
+        """Do something with every item at once, and keep what came of each."""
         def guarded(item: Any) -> None:
             try:
                 name, outcome = act(item)
@@ -198,6 +223,7 @@ class Converger:
             list(pool.map(guarded, items))
 
     def ensure_network(self) -> None:
+        """Make the tenant's network where it is missing."""
         network = self.p["network"]
         if not network:
             return
@@ -218,14 +244,16 @@ class Converger:
                 raise
 
     def ensure_volumes(self) -> None:
+        """Make the tenant's volumes where they are missing."""
         for volume in self.p["volumes"]:
             self.make_volume(volume["name"], {"epic.tenant": self.p["tenant"]})
 
     def make_volume(self, name: str, labels: dict[str, str]) -> None:
-        # Docker answers with the existing volume where there is one.
+        """Make a volume; Docker answers with the existing one where there is one."""
         self.docker.request("POST", "/volumes/create", {"Name": name, "Labels": labels})
 
     def start(self, node: dict[str, Any], live: dict[str, Any]) -> tuple[str, str]:
+        """Bring one node to where it should be; return its name and what was done."""
         name = node["short_name"]
         spec = self.container_spec(node)
         found = live.get(name)
@@ -249,6 +277,7 @@ class Converger:
         return name, "started"
 
     def create(self, node: dict[str, Any], spec: dict[str, Any], outcome: str) -> str:
+        """Make a node's volume and container, fill it and start it."""
         if self.check:
             return outcome
         data = spec["HostConfig"]["Mounts"][0]["Source"]
@@ -259,12 +288,14 @@ class Converger:
         return outcome
 
     def fill(self, node: dict[str, Any]) -> None:
+        """Write a node's files, and the manifest of what they are."""
         files = self.files(node)
         self.docker.put_files(
             node["container"], {**files, MANIFEST: {"content": manifest(files), "mode": "0600"}}
         )
 
     def files(self, node: dict[str, Any]) -> dict[str, Any]:
+        """Return all files of a node, secret ones too."""
         role = node["role"]
         return {
             **self.p["node_roles"][role].get("files", {}),
@@ -293,6 +324,7 @@ class Converger:
         return outcome
 
     def stop(self, container: dict[str, Any]) -> tuple[str, str]:
+        """Stop one container."""
         name = short_name(container)
         if container["State"] not in ("running", "restarting", "paused"):
             return name, "unchanged"
@@ -305,6 +337,7 @@ class Converger:
         return name, "stopped"
 
     def remove(self, container: dict[str, Any]) -> tuple[str, str]:
+        """Remove one container, whatever state it is in."""
         name = short_name(container)
         if not self.check:
             try:
@@ -321,11 +354,13 @@ class Converger:
         return name, "removed"
 
     def remove_volume(self, name: str) -> None:
+        """Remove one volume."""
         if not self.check:
             self.docker.request("DELETE", f"/volumes/{name}", missing_ok=True)
         self.done.setdefault(f"volume {name}", "removed")
 
     def remove_network(self) -> None:
+        """Remove the tenant's network, unless a container of the tenant is left."""
         for network in self.docker.labelled("networks", {"epic.tenant": self.p["tenant"]}):
             if self.docker.labelled("containers", {"epic.tenant": self.p["tenant"]}):
                 return
@@ -338,6 +373,7 @@ class Converger:
             self.done[f"network {network['Name']}"] = "removed"
 
     def container_spec(self, node: dict[str, Any]) -> dict[str, Any]:
+        """Return the container's description in Docker's terms, with its hash in a label."""
         role = self.p["node_roles"][node["role"]]
         mounts = [
             {"Type": "volume", "Source": node["container"], "Target": "/data"},
@@ -420,44 +456,30 @@ def lock(cluster: str, tenant: str) -> int:
     return handle
 
 
-def main() -> None:
-    """Run the module."""
-    module = AnsibleModule(
-        argument_spec={
-            "cluster": {"type": "str", "required": True},
-            "tenant": {"type": "str", "required": True},
-            "state": {
-                "type": "str",
-                "choices": ["started", "stopped", "absent"],
-                "default": "started",
-            },
-            "network": {"type": "dict", "default": {}},
-            "volumes": {"type": "list", "elements": "dict", "default": []},
-            "node_roles": {"type": "dict", "default": {}},
-            "nodes": {"type": "list", "elements": "dict"},
-            "labels": {"type": "dict", "default": {}},
-            "secrets": {"type": "dict", "default": {}, "no_log": True},
-            "verify": {"type": "bool", "default": False},
-            "leave_running": {"type": "bool", "default": False},
-            "stop_timeout": {"type": "int", "default": 10},
-            "parallel": {"type": "int", "default": 6},
-            "socket": {"type": "path", "default": "/var/run/docker.sock"},
-        },
-        supports_check_mode=True,
-    )
-    lock(module.params["cluster"], module.params["tenant"])
-    converger = Converger(module.params, check=module.check_mode)
+def run(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:  # noqa: FBT001 - the call of every own module
+    """Do the module's work; return its result."""
+    handle = lock(params["cluster"], params["tenant"])
+    converger = Converger(params, check=check_mode)
     try:
-        getattr(converger, module.params["state"])()
+        getattr(converger, params["state"])()
     except DockerError as problem:
-        module.fail_json(msg=str(problem), nodes=converger.done, failed_nodes={})
+        return {"failed": True, "msg": str(problem), "nodes": converger.done}
+    finally:
+        os.close(handle)
     changed = any(outcome != "unchanged" for outcome in converger.done.values())
+    result = {"changed": changed, "nodes": converger.done}
     if converger.failed:
         message = "; ".join(f"{name}: {why}" for name, why in sorted(converger.failed.items()))
-        module.fail_json(
-            msg=message, nodes=converger.done, failed_nodes=converger.failed, changed=changed
-        )
-    module.exit_json(changed=changed, nodes=converger.done)
+        result |= {"failed": True, "msg": message, "failed_nodes": converger.failed}
+    return result
+
+
+def main() -> None:
+    """Run the module where the action plugin of its name is not at hand."""
+    from ansible.module_utils.basic import AnsibleModule
+
+    module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
+    module.exit_json(**run(module.params, module.check_mode))
 
 
 if __name__ == "__main__":

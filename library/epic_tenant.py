@@ -41,37 +41,44 @@ removed:
   returned: success
 """
 
-from ansible.module_utils.basic import AnsibleModule
+from typing import Any
+
 from ansible.module_utils.epic_docker import Docker, DockerError
 
+ARGUMENT_SPEC: dict[str, Any] = {
+    "tenant": {"type": "str", "required": True},
+    "state": {"type": "str", "choices": ["absent"], "default": "absent"},
+    "socket": {"type": "path", "default": "/var/run/docker.sock"},
+}
 
-def main() -> None:
-    """Run the module."""
-    module = AnsibleModule(
-        argument_spec={
-            "tenant": {"type": "str", "required": True},
-            "state": {"type": "str", "choices": ["absent"], "default": "absent"},
-            "socket": {"type": "path", "default": "/var/run/docker.sock"},
-        },
-        supports_check_mode=True,
-    )
-    docker = Docker(module.params["socket"])
-    labels = {"epic.tenant": module.params["tenant"]}
+
+def run(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:  # noqa: FBT001 - the call of every own module
+    """Do the module's work; return its result."""
+    docker = Docker(params["socket"])
+    labels = {"epic.tenant": params["tenant"]}
     try:
         containers = docker.labelled("containers", labels)
         if containers:
             names = ", ".join(container["Names"][0].lstrip("/") for container in containers)
-            module.fail_json(msg=f"The tenant still has containers here: {names}")
+            return {"failed": True, "msg": f"The tenant still has containers here: {names}"}
         targets = [
             *(f"/volumes/{item['Name']}" for item in docker.labelled("volumes", labels)),
             *(f"/networks/{item['Name']}" for item in docker.labelled("networks", labels)),
         ]
-        if not module.check_mode:
-            for target in targets:
+        for target in targets:
+            if not check_mode:
                 docker.request("DELETE", target, missing_ok=True)
     except DockerError as problem:
-        module.fail_json(msg=str(problem))
-    module.exit_json(changed=bool(targets), removed=targets)
+        return {"failed": True, "msg": str(problem)}
+    return {"changed": bool(targets), "removed": targets}
+
+
+def main() -> None:
+    """Run the module where the action plugin of its name is not at hand."""
+    from ansible.module_utils.basic import AnsibleModule
+
+    module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
+    module.exit_json(**run(module.params, module.check_mode))
 
 
 if __name__ == "__main__":

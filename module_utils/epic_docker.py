@@ -117,7 +117,7 @@ class Docker:
         return (answer["Volumes"] or []) if kind == "volumes" else answer
 
     def put_files(self, container: str, files: Mapping[str, Mapping[str, Any]]) -> None:
-        """Write files (path → content, mode, uid, gid) into a container, running or not."""
+        """Write files (path → content or src, mode, uid, gid) into a container, running or not."""
         if files:
             self.request(
                 "PUT", f"/containers/{container}/archive", archive(files), query={"path": "/"}
@@ -213,14 +213,15 @@ def _exactly(response: http.client.HTTPResponse, length: int) -> bytes:
 
 
 def archive(files: Mapping[str, Mapping[str, Any]]) -> bytes:
-    """Return a tar archive of `files`: path → content, mode (octal text), uid, gid.
+    """Return a tar archive of `files`: path → content or src, mode (octal text), uid, gid.
 
-    Parent folders are made by Docker, as root and with mode 0755.
+    `content` is text; `src` names a file of this host, of any content. Parent folders are made by
+    Docker, as root and with mode 0755.
     """
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         for path, file in sorted(files.items()):
-            content = file["content"].encode()
+            content = content_of(file)
             member = tarfile.TarInfo(path.lstrip("/"))
             member.size = len(content)
             member.mode = int(str(file.get("mode", "0644")), 8)
@@ -229,3 +230,18 @@ def archive(files: Mapping[str, Mapping[str, Any]]) -> bytes:
             member.mtime = int(time.time())
             tar.addfile(member, io.BytesIO(content))
     return buffer.getvalue()
+
+
+def content_of(file: Mapping[str, Any]) -> bytes:
+    """Return what a file is to hold: its `content`, or what is in `src`.
+
+    Raises:
+        DockerError: `src` cannot be read.
+    """
+    if "src" not in file:
+        return file["content"].encode()
+    try:
+        with open(file["src"], "rb") as source:  # noqa: PTH123 - pathlib costs start-up time
+            return source.read()
+    except OSError as problem:
+        raise DockerError(0, str(problem)) from problem
