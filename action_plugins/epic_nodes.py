@@ -9,6 +9,7 @@ list of the host ever shows them; what is returned holds no arguments either.
 
 from __future__ import annotations
 
+import base64
 import importlib.util
 import json
 import shlex
@@ -56,7 +57,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             "boot": LOADER,
             "utility": _source(module_utils_loader.find_plugin(UTILITY)),
             "module": _source(path),
-            "params": params,
+            "params": _with_sources(params),
             "check": self._task.check_mode,
         }
         python = (task_vars or {}).get("ansible_python_interpreter", "/usr/bin/python3")
@@ -71,6 +72,19 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             f"The host's {python} ended with {answer['rc']}: "
             f"{(answer['stderr'] or answer['stdout']).strip()}"
         )
+
+
+def _with_sources(params: dict[str, Any]) -> dict[str, Any]:
+    """Put the content of the controller's files where a command's `files` name them by `src`."""
+    for command in params.get("commands", []):
+        for file in command.get("files", {}).values():
+            if "src" in file:
+                try:
+                    data = Path(file.pop("src")).read_bytes()
+                except OSError as problem:
+                    raise AnsibleActionFail(str(problem)) from problem
+                file["base64"] = base64.b64encode(data).decode()
+    return params
 
 
 @cache

@@ -7,8 +7,8 @@ from typing import Any
 import yaml
 
 from epic_runner.catalog import Catalog
-from epic_runner.output import bytes_text
 from epic_runner.spec.models import BUILTIN_FLAVORS
+from epic_runner.spec.quantities import format_size
 from epic_runner.store import ClusterRecord
 
 
@@ -38,8 +38,8 @@ def documents(cluster: ClusterRecord, catalog: Catalog) -> list[dict[str, Any]]:
             "kind": "Flavor",
             "name": role.flavor,
             "cores": role.size.cores,
-            "memory": bytes_text(role.size.memory_bytes),
-            **({"disk": bytes_text(role.size.disk_bytes)} if role.size.disk_bytes else {}),
+            "memory": format_size(role.size.memory_bytes),
+            **({"disk": format_size(role.size.disk_bytes)} if role.size.disk_bytes else {}),
         }
     template = {
         "kind": "Template",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ _KEPT_PREFIXES = ("LC_", "ANSIBLE_", "EPIC_", "RUNNER_", "AWX_")
 _SECRET = ("EPIC_DATABASE_URL",)
 
 OPERATION_VARIABLE = "EPIC_OPERATION"
+LEFTOVERS_SECONDS = 5.0
 
 
 def run_playbook(
@@ -55,7 +58,7 @@ def run_playbook(
         playbook=str(content_root() / "playbooks" / f"{verb}.yml"),
         inventory=str(path),
         # The roles' validation of their arguments is tagged so. This inventory was written by a
-        # tested function; what people write is validated whenever they run the playbooks themselves.
+        # tested function; people who run the playbooks themselves have theirs validated.
         skip_tags="always",
         event_handler=translator.handle,
         quiet=True,
@@ -68,7 +71,8 @@ def run_playbook(
     }
     try:
         runner.run()
-    except KeyboardInterrupt:
+    except BaseException:
+        # Whatever ends this process's part, from Ctrl-C to a full disk: the play ends with it.
         end_leftovers(operation)
         raise
     if runner.status != "successful" or not translator.saw_events:
@@ -99,14 +103,26 @@ def end_leftovers(operation: str) -> int:
         How many processes were ended.
     """
     marker = f"{OPERATION_VARIABLE}={operation}".encode()
-    ended = 0
+    ended: set[int] = set()
+    limit = time.monotonic() + LEFTOVERS_SECONDS
+    # Again until none is left: one may start another while the list is read, and a killed one
+    # may need a moment to be gone.
+    while (found := _marked(marker)) and time.monotonic() < limit:
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        ended |= found
+        time.sleep(0.01)
+    return len(ended)
+
+
+def _marked(marker: bytes) -> set[int]:
+    """Return the processes, this one aside, that have a line in their environment."""
+    found = set()
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue
-        try:
+        with contextlib.suppress(OSError):  # it has ended, or belongs to another user
             if marker in (entry / "environ").read_bytes().split(b"\0"):
-                os.kill(int(entry.name), signal.SIGKILL)
-                ended += 1
-        except OSError:
-            continue  # it has ended, or belongs to another user
-    return ended
+                found.add(int(entry.name))
+    return found

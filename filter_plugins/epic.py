@@ -45,14 +45,6 @@ def merge_offers(
     return merged
 
 
-def select_offers(
-    services: Iterable[str], offers: Mapping[str, Mapping[str, Any]]
-) -> dict[str, Any]:
-    """Return one offer made of those of `services`, leaving out services of other roles."""
-    chosen = [{"it": offers[name]} for name in services if name in offers]
-    return merge_offers(chosen, ["it"])["it"]
-
-
 def with_files(
     node_roles: Mapping[str, Mapping[str, Any]], offers: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, dict[str, Any]]:
@@ -63,6 +55,7 @@ def with_files(
     return {
         name: {
             **role,
+            "secrets": offers[name]["secrets"],
             "files": {
                 **offers[name]["files"],
                 "/etc/epic/dirs": {
@@ -72,11 +65,6 @@ def with_files(
         }
         for name, role in node_roles.items()
     }
-
-
-def map_values(data: Mapping[str, Mapping[str, Any]], key: str) -> dict[str, Any]:
-    """Return the item `key` of each value of a dictionary of dictionaries."""
-    return {name: value[key] for name, value in data.items()}
 
 
 def exec_commands(
@@ -118,9 +106,7 @@ class FilterModule:
         """Return the filters by name."""
         return {
             "exec_commands": exec_commands,
-            "map_values": map_values,
             "merge_offers": merge_offers,
-            "select_offers": select_offers,
             "spark_driver_mib": spark_driver_mib,
             "spark_worker_mib": spark_worker_mib,
             "with_files": with_files,

@@ -14,8 +14,8 @@ options:
   commands:
     description:
       - What to run. Keys C(node) (its name in the outcomes), C(container), C(command) (a list),
-        C(user), C(files) (path to C(content), or to C(src), a file of this host; C(mode), C(uid),
-        C(gid); written before the command runs).
+        C(user), C(files) (path to C(content), C(base64) or, on the controller, C(src); C(mode),
+        C(uid), C(gid); written before the command runs).
     type: list
     elements: dict
     required: true
@@ -127,12 +127,29 @@ def run(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:  # noqa: FB
 
     with ThreadPoolExecutor(params["parallel"]) as pool:
         done = list(pool.map(act, commands))
-    outcomes = {item["node"]: outcome for item, outcome in zip(commands, done, strict=True)}
+    outcomes = by_node(commands, done)
     result: dict[str, Any] = {"changed": params["changes"], "outcomes": outcomes}
     failed = {node: outcome for node, outcome in outcomes.items() if outcome["rc"]}
     if failed:
         result |= {"failed": True, "msg": "; ".join(map(explain, failed.items()))}
     return result
+
+
+def by_node(
+    commands: list[dict[str, Any]], done: list[dict[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """Return one outcome a node: that of its first command that failed, or all their output."""
+    outcomes: dict[str, dict[str, Any]] = {}
+    for item, outcome in zip(commands, done, strict=True):
+        earlier = outcomes.setdefault(item["node"], outcome)
+        if earlier is outcome or earlier["rc"]:
+            continue
+        outcomes[item["node"]] = (
+            outcome
+            if outcome["rc"]
+            else {key: earlier[key] + outcome[key] for key in ("rc", "stdout", "stderr")}
+        )
+    return outcomes
 
 
 def explain(item: tuple[str, dict[str, Any]]) -> str:

@@ -44,7 +44,8 @@ options:
   node_roles:
     description:
       - What the nodes of each node role have in common. Keys C(image), C(cores),
-        C(memory_bytes), C(pids_limit), C(files) (path to C(content), C(mode), C(uid), C(gid)).
+        C(memory_bytes), C(pids_limit), C(files) (path to C(content), C(mode), C(uid), C(gid)),
+        C(secrets) (files that nobody shall see, which is why the option is never logged).
     type: dict
     default: {}
   nodes:
@@ -55,10 +56,6 @@ options:
     elements: dict
   labels:
     description: More labels for each container.
-    type: dict
-    default: {}
-  secrets:
-    description: Files as in O(node_roles), but secret, by node role.
     type: dict
     default: {}
   verify:
@@ -107,20 +104,33 @@ nodes:
   type: dict
   returned: always
   sample: {worker-1: created, worker-2: unchanged}
+failed_nodes:
+  description: Why nodes failed, by their short names.
+  type: dict
+  returned: failure
+port_clashes:
+  description: The failed nodes of which another program has a port.
+  type: list
+  returned: failure
+missing_images:
+  description: The images that nodes are to be made of and that the host does not have.
+  type: list
+  returned: failure
 """
 
+import contextlib
 import fcntl
 import hashlib
 import json
-import os
+import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from ansible.module_utils.epic_docker import Docker, DockerError
+from ansible.module_utils.epic_docker import Docker, DockerError, hold
 
 CONFLICT = 409
-NOT_MODIFIED = 304
+PORT_TAKEN = re.compile(r"port is already allocated|address already in use")
 MANIFEST = "/etc/epic/manifest.json"
 
 # What root inside a node needs to set up users, run services under their own accounts and use
@@ -140,10 +150,9 @@ ARGUMENT_SPEC: dict[str, Any] = {
     },
     "network": {"type": "dict", "default": {}},
     "volumes": {"type": "list", "elements": "dict", "default": []},
-    "node_roles": {"type": "dict", "default": {}},
+    "node_roles": {"type": "dict", "default": {}, "no_log": True},
     "nodes": {"type": "list", "elements": "dict"},
     "labels": {"type": "dict", "default": {}},
-    "secrets": {"type": "dict", "default": {}, "no_log": True},
     "verify": {"type": "bool", "default": False},
     "leave_running": {"type": "bool", "default": False},
     "stop_timeout": {"type": "int", "default": 10},
@@ -162,17 +171,24 @@ class Converger:
         self.owner = {"epic.tenant": params["tenant"], "epic.cluster": params["cluster"]}
         self.done: dict[str, str] = {}
         self.failed: dict[str, str] = {}
+        self.missing_images: list[str] = []
+        self.port_clashes: list[str] = []
 
     # -- the three states ------------------------------------------------------------------
 
     def started(self) -> None:
         """Make what is missing and start what does not run."""
-        live = self.live()
-        if not self.check:
-            self.ensure_network()
-            self.ensure_volumes()
-        # Masters come first in the list: the others wait for them, so they get a head start.
-        self.each(self.p["nodes"] or [], lambda node: self.start(node, live))
+        # Together with other launches of the tenant, but not with the removal of its network.
+        with hold(self.p["tenant"], fcntl.LOCK_SH):
+            live = self.live()
+            self.missing_images = self.images_to_get(live)
+            if self.missing_images:
+                return
+            if not self.check:
+                self.ensure_network()
+                self.ensure_volumes()
+            # Masters come first in the list: the others wait for them, so they get a head start.
+            self.each(self.p["nodes"] or [], lambda node: self.start(node, live))
 
     def stopped(self) -> None:
         """Stop the nodes and keep them."""
@@ -222,6 +238,20 @@ class Converger:
         with ThreadPoolExecutor(self.p["parallel"]) as pool:
             list(pool.map(guarded, items))
 
+    def images_to_get(self, live: dict[str, Any]) -> list[str]:
+        """Return the images that nodes are to be made of and that this host does not have."""
+        wanted = set()
+        for node in self.p["nodes"] or []:
+            spec = self.container_spec(node)
+            found = live.get(node["short_name"])
+            if not found or self.is_other(found, spec):
+                wanted.add(spec["Image"])
+        return sorted(
+            image
+            for image in wanted
+            if not self.docker.request("GET", f"/images/{image}/json", missing_ok=True)
+        )
+
     def ensure_network(self) -> None:
         """Make the tenant's network where it is missing."""
         network = self.p["network"]
@@ -234,14 +264,10 @@ class Converger:
             "Labels": {"epic.tenant": self.p["tenant"]},
             "Options": network.get("options", {}),
         }
-        if self.docker.request("GET", f"/networks/{network['name']}", missing_ok=True):
-            return
-        try:
-            self.docker.request("POST", "/networks/create", body)
-        except DockerError as problem:
-            # A launch of the same tenant at the same moment made it: as wanted.
-            if problem.status != CONFLICT:
-                raise
+        # Docker's own check for duplicates does not hold between two requests at once.
+        with hold(f"{self.p['tenant']}.", fcntl.LOCK_EX):
+            if not self.docker.request("GET", f"/networks/{network['name']}", missing_ok=True):
+                self.docker.request("POST", "/networks/create", body)
 
     def ensure_volumes(self) -> None:
         """Make the tenant's volumes where they are missing."""
@@ -261,20 +287,39 @@ class Converger:
             return name, self.create(node, spec, "created")
         if self.p["leave_running"] and found["State"] == "running":
             return name, "unchanged"
-        if (
-            found["State"] == "dead"
-            or found["Labels"].get("epic.spec") != spec["Labels"]["epic.spec"]
-        ):
+        if self.is_other(found, spec):
             if not self.check:
                 self.remove(found)
             return name, self.create(node, spec, "recreated")
+        return name, self.wake(node, found["State"])
+
+    def wake(self, node: dict[str, Any], state: str) -> str:
+        """Mend a node's files where they are not as wanted, and make it run if it does not."""
+        if state == "paused" and not self.check:
+            self.docker.request("POST", f"/containers/{node['container']}/unpause")
         if self.drifted(node):
-            return name, self.mend(node, "started" if found["State"] == "created" else "mended")
-        if found["State"] == "running":
-            return name, "unchanged"
+            return self.mend(node, "started" if state == "created" else "mended")
+        if state in ("running", "paused"):
+            return "unchanged" if state == "running" else "resumed"
         if not self.check:
-            self.docker.request("POST", f"/containers/{node['container']}/start")
-        return name, "started"
+            self.power(node, "start")
+        return "started"
+
+    def is_other(self, found: dict[str, Any], spec: dict[str, Any]) -> bool:
+        """Whether a container is not what it should be, and has to be made anew."""
+        return (
+            found["State"] == "dead"
+            or found["Labels"].get("epic.spec") != spec["Labels"]["epic.spec"]
+        )
+
+    def power(self, node: dict[str, Any], how: str, **query: Any) -> None:
+        """Start or restart a node; note when another program has one of its ports."""
+        try:
+            self.docker.request("POST", f"/containers/{node['container']}/{how}", query=query)
+        except DockerError as problem:
+            if PORT_TAKEN.search(str(problem)):
+                self.port_clashes.append(node["short_name"])
+            raise
 
     def create(self, node: dict[str, Any], spec: dict[str, Any], outcome: str) -> str:
         """Make a node's volume and container, fill it and start it."""
@@ -283,23 +328,17 @@ class Converger:
         data = spec["HostConfig"]["Mounts"][0]["Source"]
         self.make_volume(data, {**self.owner, "epic.node": node["short_name"]})
         self.docker.request("POST", "/containers/create", spec, query={"name": node["container"]})
-        self.fill(node)
-        self.docker.request("POST", f"/containers/{node['container']}/start")
-        return outcome
-
-    def fill(self, node: dict[str, Any]) -> None:
-        """Write a node's files, and the manifest of what they are."""
         files = self.files(node)
-        self.docker.put_files(
-            node["container"], {**files, MANIFEST: {"content": manifest(files), "mode": "0600"}}
-        )
+        self.docker.put_files(node["container"], {**files, **remembered(files)})
+        self.power(node, "start")
+        return outcome
 
     def files(self, node: dict[str, Any]) -> dict[str, Any]:
         """Return all files of a node, secret ones too."""
         role = node["role"]
         return {
             **self.p["node_roles"][role].get("files", {}),
-            **self.p["secrets"].get(role, {}),
+            **self.p["node_roles"][role].get("secrets", {}),
         }
 
     def drifted(self, node: dict[str, Any]) -> bool:
@@ -308,19 +347,17 @@ class Converger:
         if self.docker.read_file(node["container"], MANIFEST) != manifest(files).encode():
             return True
         return self.p["verify"] and any(
-            self.docker.read_file(node["container"], path) != file["content"].encode()
-            for path, file in files.items()
+            not self.docker.has_file(node["container"], path, file) for path, file in files.items()
         )
 
     def mend(self, node: dict[str, Any], outcome: str) -> str:
         """Write the wanted files again; the restart makes every service read them."""
         if not self.check:
-            self.fill(node)
-            self.docker.request(
-                "POST",
-                f"/containers/{node['container']}/restart",
-                query={"t": self.p["stop_timeout"]},
-            )
+            files = self.files(node)
+            self.docker.put_files(node["container"], files)
+            self.power(node, "restart", t=self.p["stop_timeout"])
+            # Last: a run that is cut off before the restart has not mended the node.
+            self.docker.put_files(node["container"], remembered(files))
         return outcome
 
     def stop(self, container: dict[str, Any]) -> tuple[str, str]:
@@ -348,9 +385,15 @@ class Converger:
                     missing_ok=True,
                 )
             except DockerError as problem:
-                # Docker is at this very removal already.
                 if problem.status != CONFLICT:
                     raise
+                # Docker is at this very removal already, for somebody else.
+                self.docker.request(
+                    "POST",
+                    f"/containers/{container['Id']}/wait",
+                    query={"condition": "removed"},
+                    missing_ok=True,
+                )
         return name, "removed"
 
     def remove_volume(self, name: str) -> None:
@@ -360,16 +403,21 @@ class Converger:
         self.done.setdefault(f"volume {name}", "removed")
 
     def remove_network(self) -> None:
+        """Remove the tenant's network, unless a container of the tenant is left or being made."""
+        with contextlib.ExitStack() as held:
+            try:
+                held.enter_context(hold(self.p["tenant"], fcntl.LOCK_EX | fcntl.LOCK_NB))
+            except BlockingIOError:
+                return
+            self.remove_unused_network()
+
+    def remove_unused_network(self) -> None:
         """Remove the tenant's network, unless a container of the tenant is left."""
         for network in self.docker.labelled("networks", {"epic.tenant": self.p["tenant"]}):
             if self.docker.labelled("containers", {"epic.tenant": self.p["tenant"]}):
                 return
             if not self.check:
-                try:
-                    self.docker.request("DELETE", f"/networks/{network['Id']}", missing_ok=True)
-                except DockerError:
-                    # Another launch of the tenant has just attached to it: it is in use.
-                    return
+                self.docker.request("DELETE", f"/networks/{network['Id']}", missing_ok=True)
             self.done[f"network {network['Name']}"] = "removed"
 
     def container_spec(self, node: dict[str, Any]) -> dict[str, Any]:
@@ -440,6 +488,11 @@ def manifest(files: dict[str, Any]) -> str:
     return json.dumps(digests, sort_keys=True)
 
 
+def remembered(files: dict[str, Any]) -> dict[str, Any]:
+    """Return the file by which a node remembers what it was filled with."""
+    return {MANIFEST: {"content": manifest(files), "mode": "0600"}}
+
+
 def short_name(item: dict[str, Any]) -> str:
     """Return a node's short name, from its wish or from its container."""
     if "short_name" in item:
@@ -447,30 +500,29 @@ def short_name(item: dict[str, Any]) -> str:
     return f"{item['Labels']['epic.role']}-{item['Labels']['epic.index']}"
 
 
-def lock(cluster: str, tenant: str) -> int:
-    """Wait until no other run handles the cluster on this host; the kernel frees a dead one's."""
-    folder = "/run/epic"
-    os.makedirs(folder, mode=0o700, exist_ok=True)  # noqa: PTH103 - pathlib costs start-up time
-    handle = os.open(f"{folder}/{tenant}.{cluster}.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC)
-    fcntl.flock(handle, fcntl.LOCK_EX)
-    return handle
-
-
 def run(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:  # noqa: FBT001 - the call of every own module
     """Do the module's work; return its result."""
-    handle = lock(params["cluster"], params["tenant"])
     converger = Converger(params, check=check_mode)
     try:
-        getattr(converger, params["state"])()
+        # A run whose controller died may still be at work here.
+        with hold(f"{params['tenant']}.{params['cluster']}", fcntl.LOCK_EX):
+            getattr(converger, params["state"])()
     except DockerError as problem:
         return {"failed": True, "msg": str(problem), "nodes": converger.done}
-    finally:
-        os.close(handle)
     changed = any(outcome != "unchanged" for outcome in converger.done.values())
-    result = {"changed": changed, "nodes": converger.done}
+    result: dict[str, Any] = {"changed": changed, "nodes": converger.done}
+    if converger.missing_images:
+        images = converger.missing_images
+        message = f"this host does not have the image {', '.join(images)}"
+        result |= {"failed": True, "msg": message, "missing_images": images}
     if converger.failed:
         message = "; ".join(f"{name}: {why}" for name, why in sorted(converger.failed.items()))
-        result |= {"failed": True, "msg": message, "failed_nodes": converger.failed}
+        result |= {
+            "failed": True,
+            "msg": message,
+            "failed_nodes": converger.failed,
+            "port_clashes": converger.port_clashes,
+        }
     return result
 
 

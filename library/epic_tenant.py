@@ -41,9 +41,10 @@ removed:
   returned: success
 """
 
+import fcntl
 from typing import Any
 
-from ansible.module_utils.epic_docker import Docker, DockerError
+from ansible.module_utils.epic_docker import Docker, DockerError, hold
 
 ARGUMENT_SPEC: dict[str, Any] = {
     "tenant": {"type": "str", "required": True},
@@ -54,6 +55,12 @@ ARGUMENT_SPEC: dict[str, Any] = {
 
 def run(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:  # noqa: FBT001 - the call of every own module
     """Do the module's work; return its result."""
+    with hold(params["tenant"], fcntl.LOCK_EX):
+        return remove(params, check_mode=check_mode)
+
+
+def remove(params: dict[str, Any], *, check_mode: bool) -> dict[str, Any]:
+    """Remove what the tenant has on this host, unless it has containers."""
     docker = Docker(params["socket"])
     labels = {"epic.tenant": params["tenant"]}
     try:

@@ -45,7 +45,7 @@ def read_template(
         }
     catalog = load_catalog(content_root() / "images")
     known: dict[str, Any] = {"known_flavors": flavors, "known_tenants": tenants}
-    documents = load_documents(files, sets, catalog=catalog, **known)
+    documents = load_documents(files, sets, catalog=catalog, tenant=tenant, **known)
     spec = resolve_cluster(documents, catalog=catalog, name=name, tenant=tenant, **known)
     own = documents.tenants.get(spec.tenant)
     return Reading(

@@ -1,0 +1,88 @@
+"""What the benchmarks share: running, timing, waiting, and saying what came out."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+IMAGE = "epic/spark:3.5.9-r1"
+EPIC_RUN = str(Path(sys.executable).parent / "epic-run")
+LIMIT_SECONDS = 300
+LABEL = "epic.benchmark=true"
+
+
+def parser(description: str | None, *, rounds: int) -> argparse.ArgumentParser:
+    """Return the options that every benchmark has."""
+    made = argparse.ArgumentParser(description=description)
+    made.add_argument("--rounds", type=int, default=rounds, help="how often each is timed")
+    made.add_argument("--json", action="store_true", help="one line of JSON instead of a table")
+    return made
+
+
+def run(*command: str, env: Mapping[str, str] | None = None) -> str:
+    """Run a command to its end and return what it printed; raise if it failed."""
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env=env)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr}")
+    return done.stdout
+
+
+@contextmanager
+def own_home() -> Iterator[dict[str, str]]:
+    """Give an environment with an EPIC_HOME of its own, which is removed afterwards."""
+    with TemporaryDirectory(prefix="epic-benchmark-") as home:
+        yield {**os.environ, "EPIC_HOME": home}
+
+
+def address_of(container: str) -> str:
+    """Return a container's address on its only network."""
+    found = json.loads(run("docker", "inspect", container))[0]["NetworkSettings"]["Networks"]
+    return str(next(iter(found.values()))["IPAddress"])
+
+
+def alive_workers(url: str) -> int:
+    """Return how many workers a master knows to be alive; 0 while it does not answer."""
+    try:
+        with urllib.request.urlopen(url, timeout=1) as answer:
+            return int(json.load(answer)["aliveworkers"])
+    except (OSError, ValueError):
+        return 0
+
+
+def wait_for(what: Callable[[], bool], pause: float = 0.02) -> float:
+    """Wait until something holds and return the moment, by the monotonic clock."""
+    end = time.monotonic() + LIMIT_SECONDS
+    while not what():
+        if time.monotonic() > end:
+            raise SystemExit(f"Nothing came of it within {LIMIT_SECONDS} s.")
+        time.sleep(pause)
+    return time.monotonic()
+
+
+def median(values: Sequence[float]) -> float:
+    """Return the median, rounded to milliseconds."""
+    return round(statistics.median(values), 3)
+
+
+def report(result: Mapping[str, Any], rows: Sequence[Sequence[object]], *, as_json: bool) -> None:
+    """Print a result for programs, or as a table for people."""
+    if as_json:
+        print(json.dumps(result))
+        return
+    texts = [[str(cell) for cell in row] for row in rows]
+    widths = [max(len(row[column]) for row in texts) for column in range(len(texts[0]))]
+    for row in texts:
+        print(
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        )
