@@ -1,0 +1,412 @@
+"""What the YAML may hold: one pydantic model a kind, the border between people and the program.
+
+Descriptions of fields are part of the product: the JSON Schema for editors, docs/spec.md and the
+hints of error messages are made from them. Messages of the checks here read on from a key's name
+("memory must be a size"), so that `load` can put the place in front.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Annotated, Final, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+    WithJsonSchema,
+)
+from pydantic_core import PydanticCustomError
+
+from epic_runner.cluster import Size
+from epic_runner.spec import quantities
+
+NAME_PATTERN: Final = r"^[a-z]([-a-z0-9]{0,30}[a-z0-9])?$"
+ROLE_PATTERN: Final = r"^[a-z]([-a-z0-9]{0,18}[a-z0-9])?$"
+USER_PATTERN: Final = r"^[a-z_][-a-z0-9_]{0,31}$"
+VERSION_PATTERN: Final = r"^[0-9A-Za-z]([-0-9A-Za-z._]{0,62}[0-9A-Za-z])?$"
+APP_PATTERN: Final = (
+    r"^[a-z]([-a-z0-9]{0,30}[a-z0-9])?(@[0-9A-Za-z]([-0-9A-Za-z._]{0,62}[0-9A-Za-z])?)?$"
+)
+PRINCIPAL_PATTERN: Final = r"^[^@/\s]{1,64}(/[^@/\s]{1,255})?@[^@/\s]{1,255}$"
+IMAGE_PATTERN: Final = r"^[a-z0-9]+([._/-][a-z0-9]+){0,20}$"
+ANSIBLE_ROLE_PATTERN: Final = r"^[a-z][a-z0-9_]{0,63}$"
+PATH_PATTERN: Final = r"^/[!-~]{0,255}$"
+
+# Users and groups that Debian or the software of our images own: a member of that name would
+# share their files. A member also gets a group of the same name.
+# fmt: off
+SYSTEM_USERS: Final = frozenset(
+    [
+        "root", "daemon", "bin", "sys", "sync", "games", "man", "lp", "mail", "news", "uucp",
+        "proxy", "www-data", "backup", "list", "irc", "gnats", "nobody", "nogroup",
+        "systemd-network", "systemd-resolve", "systemd-timesync", "systemd-coredump", "_apt",
+        "systemd-journal", "messagebus", "sshd", "polkitd", "ntp", "postfix", "syslog", "adm",
+        "tty", "disk", "kmem", "dialout", "fax", "voice", "cdrom", "floppy", "tape", "sudo",
+        "audio", "dip", "operator", "src", "shadow", "utmp", "video", "sasl", "plugdev",
+        "staff", "users", "input", "sgx", "kvm", "render", "crontab", "netdev", "wheel",
+        "ssl-cert", "docker", "admin", "ansible", "epic", "tenant", "container", "spark",
+        "hadoop", "hdfs", "yarn", "mapred", "hive", "hbase", "kafka", "zookeeper", "mesos",
+        "zeppelin", "jupyter", "rstudio", "rstudio-server", "haproxy", "postgres", "prometheus",
+        "grafana", "s6", "s6log",
+    ]
+)
+# fmt: on
+
+
+def refusal(message: str, hint: str | None = None) -> PydanticCustomError:
+    """Return an error whose message reads on from the key's name; `load` adds the place."""
+    return PydanticCustomError("epic", "{message}", {"message": message, "hint": hint})
+
+
+def _matching(pattern: str, message: str, *, name: bool = True) -> Callable[[str], str]:
+    """Return a check that a text matches `pattern` as a whole.
+
+    Of a `name` that nearly does, the error's hint gives the nearest that would.
+    """
+    expression = re.compile(pattern.removeprefix("^").removesuffix("$"), re.ASCII)
+
+    def check(value: str) -> str:
+        if expression.fullmatch(value):
+            return value
+        mended = re.sub(r"[^a-z0-9]+", "-", value[:100].lower()).lstrip("-0123456789").rstrip("-")
+        fits = name and expression.fullmatch(mended) is not None
+        raise refusal(message, f'Did you mean "{mended}"?' if fits else None)
+
+    return check
+
+
+_NAME_FORM = "lower-case letters, digits and dashes, beginning with a letter, not ending in a dash"
+check_name: Final = _matching(NAME_PATTERN, f"must be a name of at most 32 {_NAME_FORM}")
+_check_role = _matching(ROLE_PATTERN, f"must be a name of at most 20 {_NAME_FORM}")
+_match_user = _matching(
+    USER_PATTERN,
+    "must be a Unix user name of at most 32 lower-case letters, digits, dashes and underscores, "
+    "beginning with a letter",
+)
+
+
+def _check_user(value: str) -> str:
+    if value in SYSTEM_USERS:
+        raise refusal(f'cannot be "{value}", a user or group of the system')
+    return _match_user(value)
+
+
+def _size(value: object) -> int:
+    try:
+        return quantities.parse_size(value)
+    except quantities.SizeError as error:
+        raise refusal(error.message, error.hint) from None
+
+
+def _distinct(values: tuple[str, ...]) -> tuple[str, ...]:
+    for index, value in enumerate(values):
+        if value in values[:index]:
+            raise refusal(f'holds "{value}" twice')
+    return values
+
+
+def _printable(value: str) -> str:
+    if not value.isprintable():
+        raise refusal("must be one line of plain text")
+    return value
+
+
+def _as_tuple(value: object) -> object:
+    # Only what YAML writes as a list is one; pydantic would also take sets and generators.
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _pattern(pattern: str, form: str) -> tuple[AfterValidator, object]:
+    return AfterValidator(_matching(pattern, form, name=False)), Field(
+        json_schema_extra={"pattern": pattern}
+    )
+
+
+Name = Annotated[
+    str, AfterValidator(check_name), Field(json_schema_extra={"pattern": NAME_PATTERN})
+]
+RoleName = Annotated[
+    str, AfterValidator(_check_role), Field(json_schema_extra={"pattern": ROLE_PATTERN})
+]
+UserName = Annotated[
+    str, AfterValidator(_check_user), Field(json_schema_extra={"pattern": USER_PATTERN})
+]
+Version = Annotated[
+    str,
+    *_pattern(VERSION_PATTERN, 'must be a version such as "3.5.9"'),
+]
+AppReference = Annotated[
+    str,
+    *_pattern(APP_PATTERN, "must be an app, such as spark or spark@3.5.9"),
+]
+Principal = Annotated[
+    str,
+    *_pattern(PRINCIPAL_PATTERN, "must be a Kerberos principal such as ada@EXAMPLE.COM"),
+]
+ImageRepository = Annotated[
+    str,
+    *_pattern(IMAGE_PATTERN, "must be the repository of an image, such as epic/spark"),
+]
+AnsibleRole = Annotated[
+    str,
+    *_pattern(ANSIBLE_ROLE_PATTERN, "must be an Ansible role, such as spark"),
+]
+UrlPath = Annotated[str, *_pattern(PATH_PATTERN, "must be a path that begins with a slash")]
+Bytes = Annotated[
+    int,
+    BeforeValidator(_size),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "pattern": quantities.PATTERN},
+                {"type": "integer", "minimum": quantities.SMALLEST},
+            ]
+        }
+    ),
+]
+Cores = Annotated[StrictInt, Field(ge=1, le=4096)]
+Limit = Annotated[StrictInt, Field(ge=0, le=1_000_000)]
+Count = Annotated[StrictInt, Field(ge=0, le=10_000)]
+Title = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable)]
+Names = Annotated[
+    tuple[Name, ...],
+    BeforeValidator(_as_tuple),
+    AfterValidator(_distinct),
+    Field(json_schema_extra={"uniqueItems": True}),
+]
+
+
+class Part(BaseModel):
+    """The base of all models: what is not described here is refused, and nothing changes later."""
+
+    # Validators are built when they are first used: most commands use few of them.
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+
+
+class Flavor(Part):
+    """A node size."""
+
+    kind: Literal["Flavor"] = Field("Flavor", description="Says that the document is a flavor.")
+    name: Name = Field(description="The name by which node roles ask for this size.")
+    cores: Cores = Field(description="Whole CPU cores of a node.")
+    memory: Bytes = Field(description="Memory of a node, such as 4g.")
+    disk: Bytes | None = Field(None, description="Disk of a node, such as 20g; no limit if absent.")
+
+    @property
+    def size(self) -> Size:
+        """The size of one node."""
+        return Size(self.cores, self.memory, self.disk or 0)
+
+
+class Quota(Part):
+    """What all clusters of a tenant may use together; what is absent is not limited."""
+
+    cores: Limit | None = Field(None, description="CPU cores of all nodes together.")
+    memory: Bytes | None = Field(None, description="Memory of all nodes together, such as 128g.")
+    disk: Bytes | None = Field(None, description="Disk of all nodes together, such as 2t.")
+    nodes: Limit | None = Field(None, description="Nodes in all clusters together.")
+    clusters: Limit | None = Field(None, description="Clusters at one time.")
+
+
+class Member(Part):
+    """A person in a tenant: an ordinary user on every node of its clusters."""
+
+    user: UserName = Field(description="The user's name, the same on every node.")
+    role: Literal["admin", "member"] = Field(
+        "member", description="What the user may do in the tenant: admin or member."
+    )
+    sudo: StrictBool = Field(
+        default=False, description="Whether the user may become root on the tenant's nodes."
+    )
+    principal: Principal | None = Field(
+        None, description="The user's Kerberos principal, such as ada@EXAMPLE.COM."
+    )
+
+
+def _distinct_users(members: tuple[Member, ...]) -> tuple[Member, ...]:
+    users = [member.user for member in members]
+    for index, user in enumerate(users):
+        if user in users[:index]:
+            raise refusal(f'holds the user "{user}" twice')
+    return members
+
+
+class Tenant(Part):
+    """A group of people with a quota, a network and a storage of their own."""
+
+    kind: Literal["Tenant"] = Field("Tenant", description="Says that the document is a tenant.")
+    name: Name = Field(description="The tenant's name.")
+    quota: Quota = Field(
+        default_factory=Quota, description="What the tenant's clusters may use together."
+    )
+    members: Annotated[
+        tuple[Member, ...], BeforeValidator(_as_tuple), AfterValidator(_distinct_users)
+    ] = Field((), description="The people in the tenant.")
+
+
+class RoleRequest(Part):
+    """The nodes that a template wants of one node role."""
+
+    count: Count | None = Field(
+        None, description="How many nodes; the app's least number, but at least 1, if absent."
+    )
+    flavor: Name = Field("small", description="The flavor of each node.")
+    services: Names = Field(
+        (), description="Services that each node runs beside those of the app, such as jupyter."
+    )
+
+
+class Template(Part):
+    """A cluster minus its name: an app, and how many nodes of which size in each node role."""
+
+    kind: Literal["Template"] = Field(
+        "Template", description="Says that the document is a template."
+    )
+    name: Name = Field(description="The template's name, and its cluster's if none is given.")
+    tenant: Name | None = Field(
+        None, description="The tenant that launches it; `launch --tenant` may name it instead."
+    )
+    app: AppReference = Field(
+        description="The app to run: its name, or its name and version as in spark@3.5.9."
+    )
+    roles: dict[RoleName, RoleRequest] = Field(
+        default_factory=dict,
+        description="The node roles; one left out gets the app's least number of small nodes.",
+    )
+
+    @property
+    def app_name(self) -> str:
+        """The app's name without a version."""
+        return self.app.partition("@")[0]
+
+    @property
+    def app_version(self) -> str | None:
+        """The version that the template insists on, or None for the catalogue's."""
+        return self.app.partition("@")[2] or None
+
+
+class AppRole(Part):
+    """A node role of an app's clusters."""
+
+    min: Count = Field(0, description="The least number of nodes.")
+    max: Count | None = Field(None, description="The most nodes; no limit if absent.")
+    services: Names = Field((), description="Services that every node of this role runs.")
+    memory: Bytes | None = Field(
+        None, description="The least memory of a node with this role, such as 1g."
+    )
+
+
+class AppEndpoint(Part):
+    """An address of a service that people open."""
+
+    name: Name = Field(description="The endpoint's name, unique in the app and its parents.")
+    label: Title = Field(description="Its title for people.")
+    port: Annotated[StrictInt, Field(ge=1, le=65535)] = Field(
+        description="The port on which the service listens inside the node."
+    )
+    path: UrlPath = Field("/", description="The path to open.")
+    token: StrictBool = Field(
+        default=False, description="Whether the address carries a secret token of the cluster."
+    )
+
+
+class AppProbe(Part):
+    """How to learn whether a service is ready: by the JSON of an endpoint, its own or another's."""
+
+    endpoint: Name = Field(description="The endpoint to ask, of this service or of its registry.")
+    path: UrlPath = Field("/", description="The path that answers 200, with JSON if list is given.")
+    list: str | None = Field(
+        None, description="The key of a list of registered nodes in the answer's JSON."
+    )
+    node: str = Field("host", description="The key, in an item of the list, of a node's name.")
+    match: dict[str, str] = Field(
+        default_factory=dict,
+        description="Keys and values that the item of a ready node has.",
+    )
+
+
+class AppService(Part):
+    """A service that an app's image can run."""
+
+    role: AnsibleRole = Field(description="The Ansible role that configures the service.")
+    summary: Title = Field(description="One sentence about the service.")
+    endpoints: Annotated[tuple[AppEndpoint, ...], BeforeValidator(_as_tuple)] = Field(
+        (), description="The addresses that people open."
+    )
+    memory: Bytes | None = Field(
+        None, description="Memory that a node needs for it beyond its node role's, such as 1g."
+    )
+    probe: AppProbe | None = Field(
+        None, description="How to learn whether it is ready; a running node is ready if absent."
+    )
+
+
+class App(Part):
+    """A catalogue entry: an image, the node roles of its clusters and the services it can run."""
+
+    kind: Literal["App"] = Field("App", description="Says that the document is an app.")
+    name: Name = Field(description="The app's name, and its folder's.")
+    version: Version = Field(description='The version of its software, in quotes: "3.5.9".')
+    revision: Annotated[StrictInt, Field(ge=1, le=1_000_000)] = Field(
+        description="The number of our packaging of that version, from 1."
+    )
+    label: Title = Field(description="Its title for people.")
+    summary: Title = Field(description="One sentence for the catalogue.")
+    image: ImageRepository = Field(
+        description="The repository of its image, such as epic/spark; the tag is VERSION-rREVISION."
+    )
+    parent: Name | None = Field(
+        None, description="The app whose image this one's is built on; none for a base."
+    )
+    roles: dict[RoleName, AppRole] = Field(
+        default_factory=dict,
+        description="The node roles of its clusters; without any it cannot be launched by itself.",
+    )
+    services: dict[Name, AppService] = Field(
+        default_factory=dict,
+        description="The services that its image can run beyond those of its parents.",
+    )
+
+    @property
+    def tag(self) -> str:
+        """The tag of its image: `3.5.9-r1`."""
+        return f"{self.version}-r{self.revision}"
+
+    @property
+    def reference(self) -> str:
+        """The full reference of its image: `epic/spark:3.5.9-r1`."""
+        return f"{self.image}:{self.tag}"
+
+    @property
+    def launchable(self) -> bool:
+        """Whether a template can be made of it, so not only a foundation of other apps."""
+        return bool(self.roles)
+
+
+Document = Flavor | Tenant | Template | App
+
+MODELS: Final[dict[str, type[Flavor | Tenant | Template | App]]] = {
+    "Flavor": Flavor,
+    "Tenant": Tenant,
+    "Template": Template,
+    "App": App,
+}
+
+# Words of the format that this version knows of but cannot act on yet.
+LATER_KINDS: Final = frozenset({"DataTap", "Job"})
+LATER_KEYS: Final = {
+    "Tenant": frozenset({"groups", "egress"}),
+    "Template": frozenset({"datataps", "connections", "actions", "lifetime", "locked"}),
+}
+
+# Constructed without validation, whose machinery would cost every command that only imports this.
+BUILTIN_FLAVORS: Final = {
+    name: Flavor.model_construct(name=name, cores=cores, memory=memory_gib * 2**30)
+    for name, cores, memory_gib in (("small", 1, 2), ("medium", 2, 4), ("large", 4, 8))
+}
