@@ -13,16 +13,26 @@ containers are made, against `docker run` alone, and how much of that is the sta
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import json
 import subprocess
 import time
 from collections.abc import Sequence
 from tempfile import NamedTemporaryFile
 
-from common import EPIC_RUN, IMAGE, LABEL, address_of, alive_workers, median, own_home
+from common import (
+    EPIC_RUN,
+    IMAGE,
+    LABEL,
+    address_of,
+    alive_workers,
+    median,
+    own_home,
+    report,
+    run,
+    wait_for,
+)
 from common import parser as options
-from common import report, run, wait_for
 
 CORES, MEMORY = 1, "1g"
 NETWORK = "epic-benchmark"
@@ -100,7 +110,7 @@ def by_hand(workers: int, ways: tuple[Sequence[str], Sequence[str]]) -> tuple[fl
 
 
 def launched(workers: int) -> tuple[float, float, float, float]:
-    """Launch a cluster; return seconds to Ansible's first play, to containers, ALIVE and the end."""
+    """Launch a cluster; return seconds to the first play, to containers, to ALIVE, to the end."""
     with own_home() as env, NamedTemporaryFile("w", suffix=".yml") as file:
         file.write(TEMPLATE.format(workers=workers, cores=CORES, memory=MEMORY))
         file.flush()
@@ -146,7 +156,7 @@ def made_at() -> float:
     states = [item["State"] for item in json.loads(run("docker", "inspect", *names))]
     # Docker writes nanoseconds, which datetime does not read.
     return max(
-        datetime.datetime.fromisoformat(state["StartedAt"][:26] + "+00:00").timestamp()
+        dt.datetime.fromisoformat(state["StartedAt"][:26] + "+00:00").timestamp()
         for state in states
     )
 

@@ -13,8 +13,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from epic_runner.docker_api import API_VERSION, LOCAL
+from epic_runner import docker_api
 from epic_runner.errors import DockerUnavailable, EpicError
+from epic_runner.hosts import local_host
 from epic_runner.images.builder import ImageFacts
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ TIMEOUT_SECONDS = 600
 STEP_TIMEOUT_SECONDS = 3600
 
 
-def connect(address: str = LOCAL) -> DockerBuilds:
+def connect(address: str | None = None) -> DockerBuilds:
     """Return the engine at `address`, by default the local one.
 
     Raises:
@@ -34,8 +35,10 @@ def connect(address: str = LOCAL) -> DockerBuilds:
     # The SDK takes a quarter of a second to import.
     import docker
 
+    url = address or docker_api.address(local_host())
+    version = docker_api.API_VERSION
     with _speaking():
-        client = docker.APIClient(base_url=address, version=API_VERSION, timeout=TIMEOUT_SECONDS)
+        client = docker.APIClient(base_url=url, version=version, timeout=TIMEOUT_SECONDS)
         client.ping()
     return DockerBuilds(client)
 
@@ -108,7 +111,8 @@ class DockerBuilds:
         """Make an image of one layer from a tar."""
         repository, _, tag = reference.rpartition(":")
         with _speaking():
-            self._client.import_image_from_stream(stream, repository=repository, tag=tag)
+            # Not import_image_from_stream: it announces chunks, and requests sends a file whole.
+            self._client.import_image(stream, repository=repository, tag=tag)
 
     def build(
         self,

@@ -1,0 +1,170 @@
+"""A Spark job in a cluster against the same job in processes of this host, outside Docker.
+
+The processes are the very same software: the image's files, unpacked into a folder and entered by
+chroot, so that only the containers differ: their network, their limits, their file system. Both
+have one worker with all the host's cores, and do the same work: sorting, grouping and a shuffle
+of numbers, timed by the job's own clock from its session's start to its last result. Needs root.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from common import EPIC_RUN, IMAGE, alive_workers, median, own_home, report, run, wait_for
+from common import parser as options
+
+CORES = os.cpu_count() or 1
+EXECUTOR_MEMORY = "2g"
+PORT, PAGE = 17077, 18080
+
+JOB = """\
+from pyspark.sql import SparkSession, functions as F
+spark = SparkSession.builder.config("spark.ui.enabled", "false").getOrCreate()
+spark.range(1000).count()
+start = time.monotonic()
+numbers = spark.range(0, {rows}, 1, 16).withColumn("key", F.xxhash64("id") % 100003)
+grouped = numbers.groupBy("key").agg(F.count("*").alias("n"), F.sum("id").alias("s"))
+total = grouped.orderBy("s").agg(F.sum("n")).first()[0]
+joined = numbers.join(grouped, "key").agg(F.max("s")).first()
+print("SECONDS", time.monotonic() - start, total)
+"""
+
+TEMPLATE = """\
+kind: Flavor
+name: bench
+cores: {cores}
+memory: 3g
+---
+kind: Tenant
+name: benchmark
+members: [{{user: ada, role: admin}}]
+---
+kind: Template
+name: bench
+tenant: benchmark
+app: spark
+roles:
+  master: {{count: 1, flavor: bench}}
+  worker: {{count: 1, flavor: bench}}
+"""
+
+
+def seconds_of(output: str) -> float:
+    """Return what the job's own clock said."""
+    line = next(line for line in output.splitlines() if line.startswith("SECONDS"))
+    return float(line.split()[1])
+
+
+@contextmanager
+def cluster(folder: Path) -> Iterator[dict[str, str]]:
+    """Launch the cluster, and give the environment to submit in."""
+    with own_home() as env:
+        template = folder / "bench.yml"
+        template.write_text(TEMPLATE.format(cores=CORES))
+        run(EPIC_RUN, "launch", str(template), env=env)
+        try:
+            yield env
+        finally:
+            run(EPIC_RUN, "destroy", "bench", "--yes", env=env)
+            run(EPIC_RUN, "tenant", "remove", "benchmark", "--yes", env=env)
+
+
+@contextmanager
+def processes(folder: Path) -> Iterator[list[str]]:
+    """Start master and worker outside Docker, and give the command that submits to them."""
+    root = folder / "root"
+    root.mkdir()
+    container = run("docker", "create", IMAGE).strip()
+    try:
+        export = subprocess.Popen(["docker", "export", container], stdout=subprocess.PIPE)
+        subprocess.run(["tar", "-x", "-C", str(root)], stdin=export.stdout, check=True)
+    finally:
+        run("docker", "rm", container)
+    mounts = ["proc", "dev"]
+    for name in mounts:
+        run("mount", "--rbind", "--make-rslave", f"/{name}", str(root / name))
+    (root / "etc/hosts").write_text("127.0.0.1 localhost\n")
+    (root / "etc/spark/conf").mkdir(parents=True, exist_ok=True)
+    environment = {
+        "PATH": "/opt/venv/bin:/opt/spark/bin:/opt/java/bin:/usr/bin:/bin",
+        "SPARK_HOME": "/opt/spark",
+        "SPARK_CONF_DIR": "/etc/spark/conf",
+        "PYSPARK_PYTHON": "/opt/venv/bin/python",
+        "JAVA_HOME": "/opt/java",
+        "SPARK_LOCAL_IP": "127.0.0.1",
+    }
+    inside = ["chroot", str(root), "env", "-i", *(f"{k}={v}" for k, v in environment.items())]
+    daemon = [*inside, "/opt/spark/bin/epic-spark-daemon"]
+    started = [
+        subprocess.Popen(
+            [*daemon, "master", "--host", "localhost", "--port", str(PORT), "--webui-port", str(PAGE)],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )
+    ]  # fmt: skip
+    try:
+        url = f"http://127.0.0.1:{PAGE}/json/"
+        wait_for(lambda: listening(PORT))
+        started.append(
+            subprocess.Popen(
+                [*daemon, "worker", "--host", "localhost", "--webui-port", "18081",
+                 "--cores", str(CORES), "--memory", EXECUTOR_MEMORY, "--work-dir", "/data",
+                 f"spark://localhost:{PORT}"],
+                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            )
+        )  # fmt: skip
+        wait_for(lambda: alive_workers(url) == 1)
+        yield [*inside, "/opt/spark/bin/spark-submit", "--master", f"spark://localhost:{PORT}"]
+    finally:
+        for process in started:
+            process.terminate()
+            process.wait()
+        for name in mounts:
+            run("umount", "--recursive", str(root / name))
+
+
+def listening(port: int) -> bool:
+    """Tell whether something listens on a port of the loopback address."""
+    return subprocess.run(
+        ["bash", "-c", f": <>/dev/tcp/127.0.0.1/{port}"], check=False, capture_output=True
+    ).returncode == 0  # fmt: skip
+
+
+def main() -> None:
+    """Run the benchmark."""
+    made = options(__doc__, rounds=7)
+    made.add_argument("--rows", type=int, default=60_000_000)
+    arguments = made.parse_args()
+    conf = [
+        "--conf",
+        f"spark.executor.memory={EXECUTOR_MEMORY}",
+        "--conf",
+        "spark.driver.memory=1g",
+    ]
+    inside: list[float] = []
+    outside: list[float] = []
+    with TemporaryDirectory(prefix="epic-benchmark-") as name:
+        folder = Path(name)
+        job = folder / "job.py"
+        job.write_text(JOB.format(rows=arguments.rows))
+        with cluster(folder) as env, processes(folder) as submit:
+            (folder / "root/job.py").write_text(job.read_text())
+            for _ in range(arguments.rounds):
+                inside.append(
+                    seconds_of(run(EPIC_RUN, "submit", *conf, "bench", str(job), env=env))
+                )
+                outside.append(seconds_of(run(*submit, *conf, "/job.py")))
+    ratio = round(median([a / b for a, b in zip(inside, outside, strict=True)]), 3)
+    figures = {"cluster": median(inside), "processes": median(outside), "ratio": ratio}
+    rows = [["cluster", "processes outside Docker", "ratio, pair by pair"], list(figures.values())]
+    report(
+        {"benchmark": "job", "rounds": arguments.rounds, **figures}, rows, as_json=arguments.json
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""Wait until a URL answers, or its JSON says what it should; a part of epic-wait."""
+
+import argparse
+import json
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+PAUSE = 0.1
+
+
+def satisfied(answer, condition):
+    """Tell whether the JSON `answer` meets `condition`, a (key, operator, value) triple."""
+    key, operator, wanted = condition
+    value = json.loads(answer)
+    for part in key.split("."):
+        value = value[int(part)] if isinstance(value, list) else value[part]
+    if operator == ">=":
+        return float(value) >= float(wanted)
+    return (value if isinstance(value, str) else json.dumps(value)) == wanted
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="epic-wait http")
+    parser.add_argument("url")
+    parser.add_argument("--timeout", type=float, help="seconds; default: no limit")
+    parser.add_argument("--json", nargs=3, metavar=("KEY", "OP", "VALUE"))
+    parser.add_argument("--header-file", type=Path, help="lines 'Name: value', kept off the process list")
+    args = parser.parse_args()
+    if args.json and args.json[1] not in ("==", ">="):
+        parser.error("OP is == or >=")
+    headers = {}
+    if args.header_file:
+        for line in args.header_file.read_text().splitlines():
+            name, colon, value = line.partition(":")
+            if colon:
+                headers[name.strip()] = value.strip()
+    # A proxy of the site has no business between a node and its own cluster.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    end = None if args.timeout is None else time.monotonic() + args.timeout
+    last = "no answer yet"
+    while True:
+        left = 5.0 if end is None else max(0.1, min(5.0, end - time.monotonic()))
+        try:
+            request = urllib.request.Request(args.url, headers=headers)
+            with opener.open(request, timeout=left) as response:
+                last = response.read().decode("utf-8", "replace")
+            if args.json is None or satisfied(last, args.json):
+                return 0
+        except urllib.error.HTTPError as error:
+            last = f"{error.code} {error.reason}: {error.read(2000).decode('utf-8', 'replace')}"
+        except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+            last = f"{last[:2000]} ({type(error).__name__}: {error})" if args.json else str(error)
+        if end is not None and time.monotonic() >= end:
+            print(f"epic-wait: {args.url}: {last[:4000]}", file=sys.stderr)
+            return 1
+        time.sleep(PAUSE)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+export RETICULATE_PYTHON=/opt/venv/bin/python

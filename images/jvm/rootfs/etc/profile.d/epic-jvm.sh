@@ -1,0 +1,2 @@
+export JAVA_HOME=/opt/java
+PATH=/opt/java/bin:$PATH
