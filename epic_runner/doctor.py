@@ -153,11 +153,13 @@ class DnsFacts:
         host_name: This machine's name.
         host_address: What its name resolves to; None where it does not.
         nameservers: Those that containers inherit, in order.
+        lost: Running nodes that do not find a neighbour, such as `lab-master-1: lab-worker-1`.
     """
 
     host_name: str
     host_address: str | None
     nameservers: tuple[str, ...]
+    lost: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -430,7 +432,15 @@ def judge_clock(facts: ClockFacts) -> Finding:
 
 
 def judge_dns(facts: DnsFacts) -> Finding:
-    """Judge what nodes need to find names outside; among themselves Docker's own DNS serves."""
+    """Judge whether nodes find one another by Docker's own DNS, and names outside by the site's."""
+    if facts.lost:
+        return Finding(
+            "dns",
+            State.FAIL,
+            f"nodes do not find others by name: {'; '.join(facts.lost)}",
+            "Docker's own DNS does not answer them: systemctl restart docker, then "
+            "epic-run start NAME",
+        )
     if facts.host_address is None:
         return Finding(
             "dns",

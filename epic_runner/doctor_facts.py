@@ -20,7 +20,7 @@ from sqlalchemy import create_engine, inspect, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from epic_runner import docker_api, ports
+from epic_runner import docker_api, docker_exec, ports
 from epic_runner.catalog import Catalog, load_catalog
 from epic_runner.doctor import (
     CatalogFacts,
@@ -61,7 +61,7 @@ def gather() -> Facts:
         disk=disk_facts(engine.root) if engine.root else None,
         memory=memory_facts(),
         clock=ClockFacts(clock_synchronized(), skew_seconds),
-        dns=dns_facts(),
+        dns=dns_facts(() if engine.error else lost_nodes(host)),
         catalog=None
         if engine.error
         else catalog_facts(host, load_catalog(content_root() / "images")),
@@ -110,7 +110,7 @@ def engine_facts(host: Host) -> tuple[EngineFacts, float | None]:
     The time between question and answer tells nothing of the clocks: only what lies outside of it
     counts, in seconds.
     """
-    address = docker_api.LOCAL if host.is_local else f"ssh://{host.name}"
+    address = docker_api.address(host)
     try:
         # Without an API version in the path, so that engines of any age answer.
         version = docker_api.client(host).version(api_version=False)
@@ -235,7 +235,38 @@ def clock_synchronized() -> bool | None:
     return not status & _STA_UNSYNC
 
 
+def lost_nodes(host: Host) -> tuple[str, ...]:
+    """Ask one running node of each cluster for another one by name; return those that fail."""
+    try:
+        running = [
+            container
+            for container in docker_api.containers(host, {"epic.cluster": None})
+            if container["State"] == "running"
+        ]
+        clusters: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        for container in sorted(running, key=_host_name):
+            labels = container["Labels"]
+            clusters.setdefault((labels["epic.tenant"], labels["epic.cluster"]), []).append(
+                container
+            )
+        lost = []
+        for first, second, *_ in (nodes for nodes in clusters.values() if len(nodes) > 1):
+            code, _output = docker_exec.output_of(
+                host, first["Id"], ["getent", "hosts", _host_name(second)]
+            )
+            if code:
+                lost.append(f"{_host_name(first)}: {_host_name(second)}")
+    except EpicError:
+        return ()  # a node ended meanwhile; that the engine does not answer is told elsewhere
+    return tuple(lost)
+
+
+def _host_name(container: Mapping[str, Any]) -> str:
+    return _node_name(container).replace(" ", "-")
+
+
 def dns_facts(
+    lost: tuple[str, ...] = (),
     resolv: Path = Path("/etc/resolv.conf"),
     upstream: Path = Path("/run/systemd/resolve/resolv.conf"),
 ) -> DnsFacts:
@@ -249,7 +280,7 @@ def dns_facts(
     # Where systemd-resolved answers on the loopback address, Docker reads what it asks instead.
     if servers == ("127.0.0.53",):
         servers = _nameservers(upstream) or servers
-    return DnsFacts(name, address, servers)
+    return DnsFacts(name, address, servers, lost)
 
 
 def _nameservers(path: Path) -> tuple[str, ...]:
