@@ -20,7 +20,7 @@ def repair(cluster: str | None, tenant: str | None, output: str) -> None:
     """Bring a drifted cluster back, and rebuild what the store has lost.
 
     Missing and stopped nodes come back with their volumes, changed files inside nodes are mended,
-    containers that don't belong are removed. Clusters that Docker has and the store has lost are
+    containers that don't belong are removed. A cluster that Docker has and the store has lost is
     written back to the store first. Without CLUSTER only that is done, for all clusters, and what
     belongs to nothing is reported.
 
@@ -30,7 +30,7 @@ def repair(cluster: str | None, tenant: str | None, output: str) -> None:
       epic-run repair
     """
     with acting(output) as context:
-        recovered = recovery.recover(context.store, context.hosts)
+        recovered = recovery.recover(context.store, context.hosts, cluster, tenant)
         record = lifecycle.repair(context, cluster, tenant) if cluster else None
     data: dict[str, Any] = {"recovered": recovered.clusters, "orphans": recovered.orphans}
     if record:

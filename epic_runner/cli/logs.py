@@ -1,0 +1,104 @@
+"""`epic-run logs`."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from epic_runner import logs as reading
+from epic_runner.cli.common import node_of, tenant_option
+from epic_runner.hosts import all_hosts
+from epic_runner.logs import Source, Tail
+from epic_runner.output import emit, output_option
+from epic_runner.store import Store
+
+
+@click.command()
+@click.argument("cluster")
+@click.option("--node", help="Only this node, such as worker-2; or the first one of a node role.")
+@click.option("--service", "-s", help="Only this service, such as spark-master.")
+@click.option(
+    "--lines", "-n", type=click.IntRange(min=0), default=20, show_default=True,
+    help="How many last lines of each log.",
+)  # fmt: skip
+@click.option("--follow", "-f", is_flag=True, help="Go on with what is added, until Ctrl-C.")
+@tenant_option
+@output_option
+def logs(
+    cluster: str,
+    *,
+    node: str | None,
+    service: str | None,
+    lines: int,
+    follow: bool,
+    tenant: str | None,
+    output: str,
+) -> None:
+    """Show the logs of a cluster's services.
+
+    Stopped nodes have logs too; of a node that never had a service running, what its container
+    printed is shown. With --output json, --follow prints one object a line.
+
+    \b
+    Examples:
+      epic-run logs lab
+      epic-run logs lab --node worker-2 -n 200
+      epic-run logs lab --service spark-master --follow
+    """
+    store = Store()
+    with store.read() as transaction:
+        record = transaction.find_cluster(cluster, tenant)
+    store.close()
+    sources = reading.sources(record, node_of(record, node) if node else None, service)
+    if not follow:
+        tails = reading.tails(all_hosts(), sources, lines)
+        emit([_as_dict(tail) for tail in tails], lambda: _print(tails), output)
+        return
+    try:
+        reading.follow(all_hosts(), sources, lines, _Shower(sources, output).show)
+    except KeyboardInterrupt:
+        # The ordinary end of following.
+        raise click.exceptions.Exit(0) from None
+
+
+class _Shower:
+    """Prints followed lines: with where they come from, if that is more than one place."""
+
+    def __init__(self, sources: list[Source], output: str) -> None:
+        self._json = output == "json"
+        self._alone = len(sources) == 1
+        self._width = max((len(_title(source)) for source in sources), default=0)
+
+    def show(self, source: Source, line: str) -> None:
+        if self._json:
+            click.echo(json.dumps({**_place(source), "line": line}))
+        elif self._alone:
+            click.echo(line)
+        else:
+            title = click.style(_title(source).ljust(self._width), fg="cyan")
+            click.echo(f"{title} | {line}")
+
+
+def _print(tails: list[Tail]) -> None:
+    for number, tail in enumerate(tails):
+        if len(tails) > 1:
+            if number:
+                click.echo()
+            click.secho(f"==> {_title(tail.source)} <==", bold=True)
+        for line in tail.lines:
+            click.echo(line)
+        if tail.problem:
+            click.echo(f"({tail.problem})", err=True)
+
+
+def _title(source: Source) -> str:
+    return f"{source.node.name} {source.service}"
+
+
+def _place(source: Source) -> dict[str, str]:
+    return {"node": source.node.short_name, "service": source.service}
+
+
+def _as_dict(tail: Tail) -> dict[str, object]:
+    return {**_place(tail.source), "lines": list(tail.lines), "problem": tail.problem or None}

@@ -1,0 +1,163 @@
+"""`epic-run shell`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+
+import click
+
+from epic_runner import docker_exec, jobs
+from epic_runner.cli.common import is_terminal, node_of, tenant_option
+from epic_runner.cli.submit import CANCELLED, Channels
+from epic_runner.cluster import Node
+from epic_runner.docker_exec import Setting
+from epic_runner.errors import DockerUnavailable, EpicError
+from epic_runner.hosts import Host, all_hosts
+from epic_runner.lifecycle import acting_user
+from epic_runner.store import Store
+
+# What a member makes in the tenant's storage is for all members, so the group may write it.
+LOGIN = ["bash", "-c", "umask 0002; cd; exec bash -l"]
+LOGIN_COMMAND = ["bash", "-lc", 'umask 0002; cd; exec "$@"', "bash"]
+
+# By this variable the processes of a command are found when nobody waits for it any more.
+_MARK = "EPIC_SHELL"
+_END = 'for p in /proc/[0-9]*; do grep -qzx "$1" $p/environ && kill ${p#/proc/}; done 2>/dev/null'
+
+
+class _Shell(click.Command):
+    """A command that takes what stands behind `--` as it is."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Take the command off the line before the rest is read."""
+        cut = args.index("--") if "--" in args else len(args)
+        rest = super().parse_args(ctx, args[:cut])
+        ctx.params["command"] = tuple(args[cut + 1 :])
+        return rest
+
+
+@click.command(cls=_Shell, options_metavar="[OPTIONS]")
+@click.argument("cluster")
+@click.argument("node", required=False)
+@click.option(
+    "--as", "user", metavar="USER", envvar="EPIC_USER",
+    help="The member who acts; the tenant's first administrator by default.",
+)  # fmt: skip
+@tenant_option
+def shell(
+    cluster: str,
+    node: str | None,
+    user: str | None,
+    tenant: str | None,
+    command: tuple[str, ...] = (),
+) -> None:
+    """Open a shell on a node, or run a command there: -- COMMAND.
+
+    NODE is a node's name or its node role; by default it is the node on which jobs are submitted.
+    A command gets this command's input if that is a file or a pipe, and its exit code becomes
+    this command's.
+
+    \b
+    Examples:
+      epic-run shell lab
+      epic-run shell lab worker-2 --as bob
+      epic-run shell lab -- ls -l /tenant
+      epic-run shell lab -- tee /tenant/data/sales.csv < sales.csv >/dev/null
+    """
+    store = Store()
+    with store.read() as transaction:
+        record = transaction.find_cluster(cluster, tenant)
+        acting = acting_user(transaction.tenant(record.tenant), user)
+    store.close()
+    jobs.refuse_stopped(record)
+    chosen: Node = node_of(record, node) if node else jobs.submitting_node(record)
+    host = all_hosts()[chosen.host]
+    setting = Setting(
+        user=acting,
+        directory=f"/home/{acting}",
+        environment={"HOME": f"/home/{acting}", "USER": acting, "LOGNAME": acting},
+    )
+    try:
+        if command:
+            code = run_command(host, chosen, command, setting)
+        elif is_terminal():
+            code = interact(host, chosen, setting)
+        else:
+            code = run_command(host, chosen, ["bash", "-l"], setting)
+    except DockerUnavailable:
+        raise
+    except EpicError as problem:
+        raise jobs.not_running(record, chosen) from problem
+    raise click.exceptions.Exit(code)
+
+
+def run_command(host: Host, node: Node, command: tuple[str, ...] | list[str], on: Setting) -> int:
+    """Run a command without a terminal, and return its exit code; Ctrl-C ends it."""
+    mark = f"{os.getpid()}-{os.urandom(4).hex()}"
+    setting = Setting(on.user, on.directory, {**on.environment, _MARK: mark})
+    try:
+        return docker_exec.stream(
+            host,
+            node.container,
+            [*LOGIN_COMMAND, *command],
+            Channels().write,
+            setting=setting,
+            stdin=None if sys.stdin.isatty() else sys.stdin.buffer,
+        )
+    except KeyboardInterrupt:
+        end = ["bash", "-c", _END, "bash", f"{_MARK}={mark}"]
+        docker_exec.output_of(host, node.container, end, setting=Setting(user=on.user))
+        return CANCELLED
+
+
+def interact(host: Host, node: Node, on: Setting) -> int:
+    """Connect this terminal with a login shell's, and return the shell's exit code."""
+    environment = {**on.environment, "TERM": os.environ.get("TERM", "xterm-256color")}
+    setting = Setting(on.user, on.directory, environment)
+    terminal = docker_exec.Terminal(host, node.container, LOGIN, setting=setting)
+
+    def resize(*_: object) -> None:
+        size = os.get_terminal_size(sys.stdout.fileno())
+        terminal.resize(size.lines, size.columns)
+
+    with _raw_terminal(), _on_window_change(resize):
+        resize()
+        threading.Thread(target=_type, args=(terminal,), daemon=True).start()
+        while data := terminal.receive():
+            os.write(sys.stdout.fileno(), data)
+    return terminal.close()
+
+
+def _type(terminal: docker_exec.Terminal) -> None:
+    with contextlib.suppress(OSError):
+        while data := os.read(sys.stdin.fileno(), docker_exec.CHUNK):
+            terminal.send(data)
+
+
+@contextlib.contextmanager
+def _raw_terminal() -> Iterator[None]:
+    """Hand every key to the shell in the node, Ctrl-C too, until the end."""
+    import termios
+    import tty
+
+    descriptor = sys.stdin.fileno()
+    before = termios.tcgetattr(descriptor)
+    tty.setraw(descriptor)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+
+
+@contextlib.contextmanager
+def _on_window_change(act: signal._HANDLER) -> Iterator[None]:
+    before = signal.signal(signal.SIGWINCH, act)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGWINCH, before)

@@ -1,0 +1,218 @@
+"""`epic-run submit`."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from epic_runner import jobs
+from epic_runner.cli.common import tenant_option
+from epic_runner.errors import EpicError
+from epic_runner.hosts import all_hosts
+from epic_runner.jobs import Job, JobRequest
+from epic_runner.lifecycle import Context
+from epic_runner.output import output_option
+from epic_runner.store import Store
+
+# What a shell makes of a program that Ctrl-C ended: 128 and the signal's number.
+CANCELLED = 130
+
+
+class _Submit(click.Command):
+    """A command whose options may stand anywhere before FILE; what follows is the job's own."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Close our part of the line behind the second word that is no option."""
+        return super().parse_args(ctx, closed_behind(args, 2, self._takes_value))
+
+    def _takes_value(self, option: str) -> bool:
+        return any(
+            option in parameter.opts and not getattr(parameter, "is_flag", False)
+            for parameter in self.params
+        )
+
+
+def closed_behind(args: list[str], words: int, takes_value: Callable[[str], bool]) -> list[str]:
+    """Return a command line with `--` behind its first so many words that are no options.
+
+    A `--` that stands there already is not doubled.
+    """
+    rest = iter(enumerate(args))
+    for position, arg in rest:
+        if arg == "--":
+            break
+        if arg.startswith("-") and arg != "-":
+            if takes_value(arg):
+                next(rest, None)
+            continue
+        words -= 1
+        if words == 0:
+            if args[position + 1 : position + 2] == ["--"]:
+                break
+            return [*args[: position + 1], "--", *args[position + 1 :]]
+    return args
+
+
+@click.command(cls=_Submit)
+@click.argument("cluster")
+@click.argument("file")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@click.option(
+    "--conf", "-c", "conf", multiple=True, metavar="KEY=VALUE",
+    help="A property of Spark, such as spark.cores.max=2. May be repeated.",
+)  # fmt: skip
+@click.option(
+    "--py-files", "py_files", multiple=True, metavar="FILES",
+    help="More Python files (.py, .zip, .egg), divided by commas. May be repeated.",
+)  # fmt: skip
+@click.option("--class", "main_class", default="", help="The main class of a jar.")
+@click.option("--name", "-n", default="", help="The name of the Spark application.")
+@click.option(
+    "--env", "-e", "environment", multiple=True, metavar="NAME=VALUE",
+    help="A variable of the program's environment. May be repeated.",
+)  # fmt: skip
+@click.option(
+    "--as", "user", metavar="USER", envvar="EPIC_USER",
+    help="The member who runs it; the tenant's first administrator by default.",
+)  # fmt: skip
+@tenant_option
+@output_option
+def submit(
+    cluster: str,
+    file: str,
+    arguments: tuple[str, ...],
+    conf: tuple[str, ...],
+    py_files: tuple[str, ...],
+    main_class: str,
+    name: str,
+    environment: tuple[str, ...],
+    user: str | None,
+    tenant: str | None,
+    output: str,
+) -> None:
+    """Run a job on a cluster, and follow its output.
+
+    FILE is a Python program (.py), a jar, an R or a shell script (.R, .sh) of this machine; or of
+    the nodes, when its path begins with /tenant/ or /data/. What follows FILE goes to the job.
+
+    The job's output is passed on as it comes, and its exit code is that of this command. Ctrl-C
+    cancels the job. With --output json a summary is the last line on stderr.
+
+    \b
+    Examples:
+      epic-run submit lab examples/jobs/pi.py 100
+      epic-run submit lab --as bob --conf spark.cores.max=2 train.py --rows 5000
+      epic-run submit lab --py-files features.py,lib.zip /tenant/jobs/score.py
+    """
+    request = JobRequest(
+        file=file,
+        arguments=arguments,
+        conf=_pairs("--conf", conf),
+        py_files=tuple(item for files in py_files for item in files.split(",") if item),
+        main_class=main_class,
+        name=name,
+        environment=_pairs("--env", environment),
+    )
+    store = Store()
+    try:
+        context = Context(store, all_hosts())
+        code = _Run(cluster, output).run(context, request, tenant, user)
+    finally:
+        store.close()
+    raise click.exceptions.Exit(code)
+
+
+class _Run:
+    """One job from its start to its end, whatever comes between."""
+
+    def __init__(self, cluster: str, output: str) -> None:
+        self._cluster = cluster
+        self._output = output
+        self._job: Job | None = None
+
+    def run(
+        self, context: Context, request: JobRequest, tenant: str | None, user: str | None
+    ) -> int:
+        """Start the job, follow it, and return the exit code of the command."""
+        try:
+            job = jobs.start(
+                context, self._cluster, request, tenant=tenant, user=user, announce=self._announce
+            )
+            code = jobs.follow(context.hosts[job.node.host], job, Channels().write)
+        except KeyboardInterrupt:
+            if self._job is None:
+                raise
+            return self._cancelled(context, self._job)
+        self._summary(job, "done" if code == 0 else "failed", code)
+        return code
+
+    def _announce(self, job: Job) -> None:
+        self._job = job
+
+    def _cancelled(self, context: Context, job: Job) -> int:
+        click.echo(f"\nCancelling the job {job.id} ...", err=True)
+        try:
+            jobs.cancel(context.hosts[job.node.host], job)
+        except (EpicError, KeyboardInterrupt):
+            click.echo(
+                "It could not be cancelled; it may go on. To end it: "
+                f"epic-run shell {self._cluster} {job.node.short_name} --as {job.user} -- "
+                f"epic-job cancel {job.id}",
+                err=True,
+            )
+            self._summary(job, "unknown", 1)
+            return 1
+        click.echo("It is cancelled: its processes have ended.", err=True)
+        self._summary(job, "cancelled", CANCELLED)
+        return CANCELLED
+
+    def _summary(self, job: Job, state: str, code: int) -> None:
+        if self._output != "json":
+            return
+        summary: dict[str, Any] = {
+            "verb": "submit",
+            "cluster": job.node.cluster,
+            "tenant": job.node.tenant,
+            "node": job.node.short_name,
+            "user": job.user,
+            "job": job.id,
+            "state": state,
+            "exit_code": code,
+            "seconds": round(time.time() - job.started_at, 3),
+        }
+        click.echo(json.dumps(summary, sort_keys=True), err=True)
+
+
+class Channels:
+    """Our stdout and stderr, byte for byte and at once.
+
+    A reader that has left (head, say) does not end the job: the rest is just not shown.
+    """
+
+    def __init__(self) -> None:
+        self._streams = {False: sys.stdout.buffer, True: sys.stderr.buffer}
+
+    def write(self, data: bytes, is_error: bool) -> None:  # noqa: FBT001 - the callback's form
+        """Write a piece of output, to stderr if `is_error`."""
+        stream = self._streams[is_error]
+        try:
+            stream.write(data)
+            stream.flush()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _pairs(option: str, given: tuple[str, ...]) -> dict[str, str]:
+    pairs = {}
+    for item in given:
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise click.UsageError(f"{option} {item}: KEY=VALUE is wanted.")
+        pairs[key] = value
+    return pairs

@@ -1,0 +1,191 @@
+"""The logs of services in nodes: the last lines, and what comes, of many nodes at once.
+
+A service's log is a file on its node's volume, so that it can be read after the node has stopped
+or failed. A node that never got so far has only what its container printed.
+"""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from epic_runner import docker_api, docker_exec
+from epic_runner.cluster import Node
+from epic_runner.errors import EpicError, InputError, NotFound
+from epic_runner.hosts import Host
+from epic_runner.store import ClusterRecord
+
+FOLDER = "/data/log"
+# The name under which the output of a container itself is shown.
+CONTAINER = "container"
+
+# Follows a file across its rotation, until our side hangs up: an exec outlives its reader.
+_FOLLOW = 'tail -n "$1" -F "$2" 2>/dev/null & cat >/dev/null; kill $!'
+
+
+@dataclass(frozen=True)
+class Source:
+    """The log of one service on one node."""
+
+    node: Node
+    service: str
+
+    @property
+    def path(self) -> str:
+        """The log's newest file; older ones are beside it."""
+        return f"{FOLDER}/{self.service}/current"
+
+
+@dataclass(frozen=True)
+class Tail:
+    """The last lines of a log; `problem` says why there are none, if they could not be read."""
+
+    source: Source
+    lines: tuple[str, ...]
+    problem: str = ""
+
+
+def sources(
+    cluster: ClusterRecord, node: Node | None = None, service: str | None = None
+) -> list[Source]:
+    """Return the logs of a cluster, or of one node, or of one service.
+
+    Raises:
+        InputError: No chosen node runs the service.
+    """
+    nodes = [node] if node else list(cluster.nodes)
+    found = [Source(one, name) for one in nodes for name in cluster.spec.role(one.role).services]
+    chosen = [source for source in found if service in (None, source.service)]
+    if not chosen and found:
+        names = ", ".join(dict.fromkeys(source.service for source in found))
+        where = node.name if node else cluster.name
+        raise InputError(f"{where} runs no service {service}; it runs {names}.")
+    return chosen
+
+
+def tails(hosts: Mapping[str, Host], wanted: Iterable[Source], lines: int) -> list[Tail]:
+    """Read the last lines of logs, all at once.
+
+    Of a node without any log, what its container printed takes their place.
+    """
+    wanted = list(wanted)
+    with ThreadPoolExecutor(min(max(len(wanted), 1), 16)) as pool:
+        found = list(pool.map(lambda source: _tail(hosts, source, lines), wanted))
+    read: list[Tail] = []
+    for tail in found:
+        node = tail.source.node
+        silent = all(not other.lines for other in found if other.source.node == node)
+        if not silent:
+            read.append(tail)
+        elif all(other.source.node != node for other in read):
+            read.append(_container_tail(hosts, node, lines))
+    return read
+
+
+def _tail(hosts: Mapping[str, Host], source: Source, lines: int) -> Tail:
+    host, container = hosts[source.node.host], source.node.container
+    try:
+        data = docker_api.read_file(host, container, source.path) or b""
+        if data.count(b"\n") < lines:
+            data = _older(host, source) + data
+    except EpicError as problem:
+        return Tail(source, (), problem.message)
+    return Tail(source, last_lines(data, lines))
+
+
+def _older(host: Host, source: Source) -> bytes:
+    """Return the files that the log's rotation left, the oldest first; their names are times."""
+    data = docker_api.read_archive(host, source.node.container, f"{FOLDER}/{source.service}")
+    if data is None:
+        return b""
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        members = sorted(
+            (member for member in tar if member.name.rpartition("/")[2].startswith("@")),
+            key=lambda member: member.name,
+        )
+        files = [tar.extractfile(member) for member in members]
+        return b"".join(file.read() for file in files if file)
+
+
+def _container_tail(hosts: Mapping[str, Host], node: Node, lines: int) -> Tail:
+    source = Source(node, CONTAINER)
+    try:
+        data = docker_api.container_output(hosts[node.host], node.container, lines)
+    except NotFound:
+        return Tail(source, (), "there is no container")
+    except EpicError as problem:
+        return Tail(source, (), problem.message)
+    return Tail(source, last_lines(data, lines))
+
+
+def last_lines(data: bytes, lines: int) -> tuple[str, ...]:
+    """Return the last lines of a text; what is no UTF-8 is shown as replaced."""
+    if lines <= 0:
+        return ()
+    return tuple(data.decode("utf-8", "replace").splitlines()[-lines:])
+
+
+def follow(
+    hosts: Mapping[str, Host],
+    wanted: Iterable[Source],
+    lines: int,
+    show: Callable[[Source, str], None],
+) -> None:
+    """Show the last lines of logs and then what is added to them, whole lines, until interrupted.
+
+    Returns when all of the nodes have stopped.
+
+    Args:
+        hosts: The hosts by name.
+        wanted: Which logs.
+        lines: How many last lines to begin with.
+        show: Called with each line; never twice at once.
+    """
+    guard = threading.Lock()
+    threads = []
+    for source in wanted:
+        lines_of = _Lines(source, show, guard)
+        arguments = (hosts[source.node.host], source, lines, lines_of)
+        threads.append(threading.Thread(target=_follow_one, args=arguments, daemon=True))
+        threads[-1].start()
+    for thread in threads:
+        thread.join()
+
+
+def _follow_one(host: Host, source: Source, lines: int, into: _Lines) -> None:
+    command = ["bash", "-c", _FOLLOW, "bash", str(lines), source.path]
+    try:
+        docker_exec.stream(host, source.node.container, command, into.write, hold=True)
+    except EpicError as problem:
+        into.write(f"({problem.message})\n".encode(), False)  # noqa: FBT003 - not on stderr
+    into.end()
+
+
+class _Lines:
+    """Makes lines of pieces, and shows them one at a time."""
+
+    def __init__(
+        self, source: Source, show: Callable[[Source, str], None], guard: threading.Lock
+    ) -> None:
+        self._source = source
+        self._show = show
+        self._guard = guard
+        self._rest = b""
+
+    def write(self, data: bytes, is_error: bool) -> None:  # noqa: FBT001 - the callback's form
+        del is_error
+        *whole, self._rest = (self._rest + data).split(b"\n")
+        for line in whole:
+            self._put(line)
+
+    def end(self) -> None:
+        if self._rest:
+            self._put(self._rest)
+
+    def _put(self, line: bytes) -> None:
+        with self._guard:
+            self._show(self._source, line.decode("utf-8", "replace"))

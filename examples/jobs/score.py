@@ -1,0 +1,25 @@
+"""Applies a model that train.py saved, from this or another cluster of the tenant.
+
+epic-run submit sandbox --py-files examples/jobs/flowers.py examples/jobs/score.py --model flowers
+"""
+
+import argparse
+
+import flowers
+from pyspark.ml import PipelineModel
+from pyspark.ml.evaluation import MulticlassClassificationEvaluator
+from pyspark.sql import SparkSession
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--model", default="flowers", help="the model's name")
+parser.add_argument("--data", default=flowers.DATA)
+options = parser.parse_args()
+
+spark = SparkSession.builder.appName(f"score {options.model}").getOrCreate()
+model = PipelineModel.load(f"{flowers.MODELS}/{options.model}")
+predicted = model.transform(flowers.read(spark, options.data)).cache()
+predicted.groupBy("species", "prediction").count().orderBy("species", "prediction").show()
+evaluator = MulticlassClassificationEvaluator(labelCol="species", metricName="accuracy")
+print(f"rows: {predicted.count()}")
+print(f"accuracy: {evaluator.evaluate(predicted):.3f}")
+spark.stop()
