@@ -53,6 +53,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         super().run(tmp, task_vars)
         path = module_loader.find_plugin(self._task.action)
         _, params = self.validate_argument_spec(_loaded(path, self._task.action).ARGUMENT_SPEC)
+        if "socket" not in self._task.args:
+            params["socket"] = (task_vars or {}).get("epic_docker_socket", params["socket"])
         job = {
             "boot": LOADER,
             "utility": _source(module_utils_loader.find_plugin(UTILITY)),

@@ -102,7 +102,8 @@ def processes(folder: Path) -> Iterator[list[str]]:
     daemon = [*inside, "/opt/spark/bin/epic-spark-daemon"]
     started = [
         subprocess.Popen(
-            [*daemon, "master", "--host", "localhost", "--port", str(PORT), "--webui-port", str(PAGE)],
+            [*daemon, "master", "--host", "localhost", "--port", str(PORT),
+             "--webui-port", str(PAGE)],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )
     ]  # fmt: skip

@@ -180,6 +180,12 @@ def container_name(tenant: str, cluster: str, short_name: str) -> str:
     return f"epic.{tenant}.{cluster}.{short_name}"
 
 
+def split_name(name: str, tenant: str | None = None) -> tuple[str | None, str]:
+    """Return tenant and cluster of `NAME` or `TENANT/NAME`; a tenant given beside it wins."""
+    before, slash, after = name.partition("/")
+    return (before, after) if slash and tenant is None else (tenant, name)
+
+
 def newest_first(nodes: Iterable[Node], role: str) -> list[Node]:
     """Return the nodes of `role`, the one added last first: the order in which a shrink removes."""
     return sorted(

@@ -1,7 +1,7 @@
 """Docker's API: the only module that knows the Docker SDK.
 
-Changes go through Ansible; what is here reads, follows and attaches. The SDK takes a quarter of a
-second to import, so it is imported when a client is first made.
+Changes go through Ansible; what is here only reads. Commands inside nodes are in `docker_exec`.
+The SDK takes a quarter of a second to import, so it is imported when a client is first made.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import tarfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,6 @@ from epic_runner.hosts import Host
 if TYPE_CHECKING:
     from docker import APIClient
 
-LOCAL = "unix:///var/run/docker.sock"
 API_VERSION = "1.41"  # Docker 20.10, the oldest engine that is supported
 TIMEOUT_SECONDS = 60
 
@@ -31,9 +30,14 @@ def _client(address: str) -> APIClient:
     return docker.APIClient(base_url=address, version=API_VERSION, timeout=TIMEOUT_SECONDS)
 
 
+def address(host: Host) -> str:
+    """Return where a host's engine is spoken with: its local socket, or through SSH."""
+    return f"unix://{host.socket}" if host.is_local else f"ssh://{host.name}"
+
+
 def client(host: Host) -> APIClient:
-    """Return the engine's client of a host: the local socket, or through SSH."""
-    return _client(LOCAL if host.is_local else f"ssh://{host.name}")
+    """Return the client of a host's engine."""
+    return _client(address(host))
 
 
 @contextlib.contextmanager
@@ -98,13 +102,20 @@ def inspect(host: Host, container: str) -> dict[str, Any]:
         return dict(engine.inspect_container(container))
 
 
-def read_file(host: Host, container: str, path: str) -> bytes | None:
-    """Return a file of a container, running or not; None where there is none."""
+def read_archive(host: Host, container: str, path: str) -> bytes | None:
+    """Return a file or folder of a container, running or not, as a tar archive; None if absent."""
     try:
         with _speaking(host) as engine:
             chunks, _ = engine.get_archive(container, path)
-            data = b"".join(chunks)
+            return b"".join(chunks)
     except NotFound:
+        return None
+
+
+def read_file(host: Host, container: str, path: str) -> bytes | None:
+    """Return a file of a container, running or not; None where there is none."""
+    data = read_archive(host, container, path)
+    if data is None:
         return None
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:
         member = tar.next()
@@ -112,67 +123,7 @@ def read_file(host: Host, container: str, path: str) -> bytes | None:
         return content.read() if content else None
 
 
-def output_of(host: Host, container: str, command: list[str]) -> tuple[int, str]:
-    """Run a short command in a container; return its exit code and all it printed."""
+def container_output(host: Host, container: str, lines: int) -> bytes:
+    """Return the last lines that a container's first process printed, also of a dead container."""
     with _speaking(host) as engine:
-        started = engine.exec_create(container, command)
-        output = engine.exec_start(started["Id"])
-        code = engine.exec_inspect(started["Id"])["ExitCode"]
-    return code, output.decode("utf-8", "replace")
-
-
-def stream(
-    host: Host,
-    container: str,
-    command: list[str],
-    write: Callable[[bytes, bool], None],
-) -> int:
-    """Run a command in a container and pass on its output as it comes.
-
-    Args:
-        host: The host.
-        container: The container.
-        command: The command.
-        write: Called with each piece, and whether it came on stderr.
-
-    Returns:
-        The command's exit code.
-    """
-    with _speaking(host) as engine:
-        started = engine.exec_create(container, command)
-        for out, err in engine.exec_start(started["Id"], stream=True, demux=True):
-            if out:
-                write(out, False)  # noqa: FBT003 - the callback's two channels
-            if err:
-                write(err, True)  # noqa: FBT003
-        return int(engine.exec_inspect(started["Id"])["ExitCode"] or 0)
-
-
-def open_shell(
-    host: Host, container: str, command: list[str], user: str, directory: str
-) -> tuple[str, Any]:
-    """Start a command on a terminal inside a container; return the exec's id and its socket."""
-    with _speaking(host) as engine:
-        started = engine.exec_create(
-            container,
-            command,
-            stdin=True,
-            tty=True,
-            user=user,
-            workdir=directory,
-            environment={"TERM": "xterm-256color"},
-        )
-        attached = engine.exec_start(started["Id"], tty=True, socket=True)
-    return str(started["Id"]), getattr(attached, "_sock", attached)
-
-
-def resize(host: Host, exec_id: str, rows: int, columns: int) -> None:
-    """Tell a terminal inside a container how large the window is."""
-    with _speaking(host) as engine:
-        engine.exec_resize(exec_id, height=rows, width=columns)
-
-
-def exit_code(host: Host, exec_id: str) -> int:
-    """Return the exit code of an exec that has ended."""
-    with _speaking(host) as engine:
-        return int(engine.exec_inspect(exec_id)["ExitCode"] or 0)
+        return bytes(engine.logs(container, stdout=True, stderr=True, tail=lines))

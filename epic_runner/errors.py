@@ -3,6 +3,7 @@
 ```
 EpicError              exit 1: the run failed
 ├── OperationFailed    a playbook, a node or a service did not reach its state
+│   └── PortsTaken     other programs have ports that were chosen for nodes
 ├── ClusterBusy        another operation holds the cluster
 ├── DockerUnavailable  the Docker engine of a host does not answer
 └── InputError         exit 2: what was asked cannot be done as asked
@@ -39,6 +40,14 @@ class EpicError(Exception):
 
 class OperationFailed(EpicError):
     """A playbook, a node or a service did not reach the state that was wanted."""
+
+
+class PortsTaken(OperationFailed):
+    """Other programs have ports that were chosen for the endpoints of `nodes` (short names)."""
+
+    def __init__(self, message: str, nodes: Iterable[str]) -> None:
+        super().__init__(message, "Free them, or run the same command again for other ports.")
+        self.nodes = frozenset(nodes)
 
 
 class ClusterBusy(EpicError):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from epic_runner.errors import OperationFailed
+from epic_runner.errors import OperationFailed, PortsTaken
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,8 @@ class Translator:
         self._phase = ""
         self._failures: list[tuple[str, str, str]] = []
         self._item = ""
+        self._missing_images: set[str] = set()
+        self._port_clashes: set[str] = set()
         self.saw_events = False
 
     def handle(self, event: Mapping[str, Any]) -> bool:
@@ -71,7 +73,9 @@ class Translator:
         text = f"{self._phase}: {node}: {message}{more}"
         if logs:
             text += f"\nIts last log lines:\n{logs}"
-        return OperationFailed(text)
+        if self._port_clashes and self._port_clashes == {name for name, _, _ in self._failures}:
+            return PortsTaken(text, self._port_clashes)
+        return OperationFailed(text, image_hint(self._missing_images))
 
     def _nodes(self, result: Mapping[str, Any]) -> None:
         for node, outcome in result.get("nodes", {}).items() if "nodes" in result else ():
@@ -87,6 +91,8 @@ class Translator:
 
     def _failed(self, host: str, result: Mapping[str, Any]) -> None:
         self._nodes(result)
+        self._missing_images.update(result.get("missing_images") or ())
+        self._port_clashes.update(result.get("port_clashes") or ())
         failures = [(node, why, "") for node, why in dict(result.get("failed_nodes") or {}).items()]
         if _is_exec(result):
             failures += [
@@ -98,6 +104,19 @@ class Translator:
         for node, why, logs in failures:
             self._failures.append((node, why, logs))
             self._listener(Step(self._phase, node, why, failed=True))
+
+
+def image_hint(images: Iterable[str]) -> str | None:
+    """Return the command that makes images of the catalogue; None where there are none."""
+    images = set(images)
+    if not images:
+        return None
+    from epic_runner.catalog import load_catalog
+    from epic_runner.resources import content_root
+
+    apps = load_catalog(content_root() / "images")
+    names = sorted(app.name for app in apps if app.reference in images)
+    return " ".join(["epic-run image build", *names])
 
 
 def _is_exec(result: Mapping[str, Any]) -> bool:

@@ -8,9 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from epic_runner.errors import InputError
+
 # Virtual cores per real one. Notebooks and idle executors leave cores unused most of the time, so
 # cores are shared, as OpenStack Nova (cpu_allocation_ratio 16, later 4) and EPIC do; memory isn't.
 CPU_OVERCOMMIT = 8.0
+
+SOCKET = "/var/run/docker.sock"
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,11 @@ class Host:
         """Whether it is the machine that epic-run runs on."""
         return self.variables.get("ansible_connection") == "local"
 
+    @property
+    def socket(self) -> str:
+        """The path of the engine's socket on the host."""
+        return str(self.variables.get("epic_docker_socket", SOCKET))
+
 
 def local_host() -> Host:
     """Return this machine as a host, with the capacity that its kernel reports."""
@@ -45,8 +54,25 @@ def local_host() -> Host:
         name="local",
         cores=os.cpu_count() or 1,
         memory_bytes=_memory_bytes(),
-        variables={"ansible_connection": "local"},
+        variables={"ansible_connection": "local"} | _socket(os.environ.get("DOCKER_HOST", "")),
     )
+
+
+def _socket(address: str) -> dict[str, str]:
+    """Return the variable that names this machine's engine, as DOCKER_HOST gives it.
+
+    Raises:
+        InputError: It is no local socket: that machine would not be this one.
+    """
+    path = address.removeprefix("unix://")
+    if path in ("", SOCKET):
+        return {}
+    if not path.startswith("/"):
+        raise InputError(
+            f"DOCKER_HOST is {address}, but epic-run works with this machine's own engine.",
+            "Unset it, or name a socket of this machine: DOCKER_HOST=unix:///var/run/docker.sock",
+        )
+    return {"epic_docker_socket": path}
 
 
 def all_hosts() -> dict[str, Host]:

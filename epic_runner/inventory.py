@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from epic_runner.cluster import Node, RoleSpec
-from epic_runner.hosts import Host
+from epic_runner.hosts import SOCKET, Host
 from epic_runner.store.records import ClusterRecord, TenantRecord
 
 # Processes and threads per node: a JVM daemon has about 60 threads, an executor 100 and some per
@@ -66,6 +66,7 @@ def cluster_inventory(
                     "name": cluster.name,
                     "tenant": cluster.tenant,
                     "owner": cluster.owner,
+                    "wanted": cluster.wanted,
                     "network": network_name(cluster.tenant),
                     "storage": storage_name(cluster.tenant),
                     "node_roles": {role.name: _role(role) for role in cluster.spec.roles},
@@ -123,6 +124,8 @@ def node_variables(node: Node, host: Host) -> dict[str, Any]:
     }
     if not host.is_local:
         variables["ansible_docker_extra_args"] = f"-H ssh://{host.name}"
+    elif host.socket != SOCKET:
+        variables["ansible_docker_extra_args"] = f"-H unix://{host.socket}"
     return variables
 
 

@@ -7,22 +7,25 @@ Docker has, and finishes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from epic_runner import recovery
 from epic_runner.cluster import ClusterSpec, Node, newest_first
-from epic_runner.errors import InputError, NotFound
+from epic_runner.errors import InputError, NotFound, PortsTaken
 from epic_runner.events import Listener, Step
 from epic_runner.hosts import Host
 from epic_runner.inventory import cluster_inventory, hosts_inventory
 from epic_runner.operations import Running, operate
-from epic_runner.reservation import new_nodes
+from epic_runner.reservation import new_nodes, other_ports
 from epic_runner.runner import run_playbook
 from epic_runner.secrets import cluster_token, forget_secrets, secrets_file
 from epic_runner.store import ClusterRecord, Store, TenantRecord
 from epic_runner.store.store import Transaction
+
+# How many plays an operation runs in all before a port that is taken is left to people.
+MOST_ATTEMPTS = 4
 
 
 @dataclass(frozen=True)
@@ -85,8 +88,7 @@ def launch(
         context.store, tenant=spec.tenant, cluster=spec.name, verb="launch", arguments=arguments,
         user=user or "", prepare=prepare, listener=context.listener,
     ) as running:  # fmt: skip
-        _play(context, running, "launch")
-        return running.prepared.cluster
+        return _play(context, running, "launch")
 
 
 def start(context: Context, name: str, tenant: str | None = None) -> ClusterRecord:
@@ -111,8 +113,28 @@ def repair(context: Context, name: str, tenant: str | None = None) -> ClusterRec
     (`recovery.recover`).
     """
     found = _find(context, name, tenant)
+
+    def prepare(transaction: Transaction) -> _Prepared:
+        cluster = transaction.find_cluster(found.name, found.tenant)
+        _refuse_half_destroyed(cluster)
+        _reserve(context, transaction, cluster)
+        # Those that an operation has made since the look at Docker are none.
+        known = {node.container for node in cluster.nodes}
+        alien = [node for node in strays if node.container not in known]
+        return _prepared(transaction, found.tenant, found.name, alien)
+
     strays = recovery.strays(context.hosts, found)
-    return _converge(context, name, tenant, "repair", wanted=found.wanted, strays=strays)
+    with operate(
+        context.store, tenant=found.tenant, cluster=found.name, verb="repair", arguments={},
+        user="", prepare=prepare, listener=context.listener,
+    ) as running:  # fmt: skip
+        cluster = running.prepared.cluster
+        verbs = ["repair" if cluster.wanted == "running" else "stop"]
+        if cluster.leaving:
+            verbs.insert(0, "shrink")
+        cluster = _play(context, running, *verbs)
+        _forget_left(context, running)
+        return cluster
 
 
 def _converge(
@@ -122,7 +144,6 @@ def _converge(
     verb: str,
     *,
     wanted: str,
-    strays: Iterable[Node] = (),
 ) -> ClusterRecord:
     found = _find(context, name, tenant)
 
@@ -133,15 +154,13 @@ def _converge(
         if wanted == "running":
             # A launch or expand that was refused half-way may lack nodes in the store, too.
             _reserve(context, transaction, cluster)
-        return _prepared(transaction, found.tenant, found.name, strays)
+        return _prepared(transaction, found.tenant, found.name)
 
     with operate(
         context.store, tenant=found.tenant, cluster=found.name, verb=verb, arguments={},
         user="", prepare=prepare, listener=context.listener,
     ) as running:  # fmt: skip
-        _play(context, running, verb)
-        _forget_left(context, running)
-        return running.prepared.cluster
+        return _play(context, running, verb)
 
 
 def expand(
@@ -172,8 +191,7 @@ def expand(
         context.store, tenant=found.tenant, cluster=found.name, verb="expand",
         arguments=arguments, user="", prepare=prepare, listener=context.listener,
     ) as running:  # fmt: skip
-        _play(context, running, "expand")
-        return running.prepared.cluster
+        return _play(context, running, "expand")
 
 
 def shrink(
@@ -232,9 +250,9 @@ def destroy(context: Context, name: str, tenant: str | None = None) -> ClusterRe
         user="", prepare=prepare, listener=context.listener,
     ) as running:  # fmt: skip
         _play(context, running, "destroy")
+        forget_secrets(found.tenant, found.name)
         with context.store.transaction() as transaction:
             transaction.remove_cluster(found.id)
-        forget_secrets(found.tenant, found.name)
         return found
 
 
@@ -367,22 +385,50 @@ def _reserve(context: Context, transaction: Transaction, cluster: ClusterRecord)
     transaction.add_nodes(cluster.id, new)
 
 
-def _play(context: Context, running: Running[_Prepared], verb: str) -> None:
-    cluster, tenant = running.prepared.cluster, running.prepared.tenant
+def _play(context: Context, running: Running[_Prepared], *verbs: str) -> ClusterRecord:
+    """Run playbooks, one after the other; return the cluster as it is then.
+
+    A node that cannot start because a program has one of its ports gets another one, and the
+    playbook is run again.
+    """
+    cluster = running.prepared.cluster
     cluster_token(cluster.tenant, cluster.name)
-    inventory = cluster_inventory(
-        cluster,
-        tenant,
-        context.hosts,
-        secrets_file=secrets_file(cluster.tenant, cluster.name),
-    )
-    run_playbook(
-        verb,
-        inventory,
-        running.directory,
-        operation=running.record.id,
-        listener=running.listener,
-    )
+    waiting, attempts = list(verbs), 0
+    while waiting:
+        attempts += 1
+        inventory = cluster_inventory(
+            cluster,
+            running.prepared.tenant,
+            context.hosts,
+            secrets_file=secrets_file(cluster.tenant, cluster.name),
+        )
+        directory = running.directory
+        try:
+            run_playbook(
+                waiting[0],
+                inventory,
+                directory if attempts == 1 else directory / f"play-{attempts}",
+                operation=running.record.id,
+                listener=running.listener,
+            )
+        except PortsTaken as problem:
+            if attempts == MOST_ATTEMPTS:
+                raise
+            cluster = _with_other_ports(context, cluster, problem.nodes)
+        else:
+            del waiting[0]
+    return cluster
+
+
+def _with_other_ports(
+    context: Context, cluster: ClusterRecord, names: Container[str]
+) -> ClusterRecord:
+    with context.store.transaction() as transaction:
+        changed = other_ports(cluster, names, transaction.clusters())
+        transaction.set_ports(cluster.id, changed)
+    by_name = {node.short_name: node for node in changed}
+    nodes = tuple(by_name.get(node.short_name, node) for node in cluster.nodes)
+    return replace(cluster, nodes=nodes)
 
 
 def _forget_left(context: Context, running: Running[_Prepared]) -> None:

@@ -8,6 +8,8 @@ what it left running, and goes on from what Docker shows.
 
 from __future__ import annotations
 
+import contextlib
+import getpass
 import os
 import platform
 import threading
@@ -85,22 +87,23 @@ def operate(
     """
     record = _new_record(tenant, cluster, verb, arguments, user)
     with store.transaction() as transaction:
-        dead = _take_over(transaction, record)
+        # What a dead controller left running ends before its operation is marked as over: whoever
+        # is killed right here leaves it to the next one.
+        for dead in _take_over(transaction, record):
+            end_leftovers(dead)
         prepared = prepare(transaction)
         transaction.add_operation(record)
-    for left in dead:
-        end_leftovers(left)
     recorder = _Recorder(store, record, listener)
     try:
         yield Running(record, prepared, recorder.step)
     except KeyboardInterrupt:
-        recorder.end("interrupted", "It was interrupted from the keyboard or by a signal.")
-        raise
-    except EpicError as problem:
-        recorder.end("failed", problem.message)
+        with contextlib.suppress(EpicError):
+            recorder.end("interrupted", "It was interrupted from the keyboard or by a signal.")
         raise
     except BaseException as problem:
-        recorder.end("failed", repr(problem))
+        # A store that fails as well must not hide what went wrong first.
+        with contextlib.suppress(EpicError):
+            recorder.end("failed", getattr(problem, "message", repr(problem)))
         raise
     else:
         recorder.end("done", "")
@@ -132,7 +135,7 @@ def _new_record(
         cluster=cluster,
         verb=verb,
         arguments=dict(arguments),
-        user=user,
+        user=user or _account(),
         controller=platform.node(),
         pid=os.getpid(),
         pid_started=_process_started(os.getpid()),
@@ -141,19 +144,33 @@ def _new_record(
     )
 
 
+def _account() -> str:
+    """Return the account that runs this process; its number where it has no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
+
+
 def _take_over(transaction: Transaction, record: OperationRecord) -> list[str]:
-    """Mark dead operations of the cluster as interrupted; refuse when one lives."""
+    """Mark dead operations of the cluster as interrupted; refuse when one lives.
+
+    An operation on the tenant itself, held under the name of no cluster, keeps all others away.
+    """
     dead = []
     now = time.time()
-    for other in transaction.operations(record.tenant, record.cluster):
+    names = {record.cluster, ""}
+    for other in (item for name in names for item in transaction.operations(record.tenant, name)):
         if other.state != "running":
             continue
         if is_alive(other, now):
+            busy = other.cluster or f"Tenant {other.tenant}"
+            look = f"; epic-run status {busy} shows how far it is" if other.cluster else ""
             raise ClusterBusy(
-                f"{record.cluster} is busy: {other.user} runs {other.verb} on it since "
+                f"{busy} is busy: {other.user} runs {other.verb} on it since "
                 f"{time.strftime('%H:%M:%S', time.localtime(other.started_at))} "
                 f"(process {other.pid} on {other.controller}, phase: {other.phase or 'start'}).",
-                f"Wait until it ends; epic-run status {record.cluster} shows how far it is.",
+                f"Wait until it ends{look}.",
             )
         transaction.set_operation(
             other.id, state="interrupted", error="Its controller died.", ended_at=now
@@ -191,7 +208,9 @@ class _Recorder:
     def step(self, step: Step) -> None:
         with self._guard:
             self._steps.append(step)
-        self._listener(replace(step, tenant=self._tenant, cluster=self._cluster))
+        # A reader who has left (head, say) must not cut the work off half-way.
+        with contextlib.suppress(BrokenPipeError):
+            self._listener(replace(step, tenant=self._tenant, cluster=self._cluster))
 
     def end(self, state: str, error: str) -> None:
         self.stop()
@@ -203,17 +222,21 @@ class _Recorder:
 
     def _beat(self) -> None:
         while not self._over.wait(HEARTBEAT_SECONDS):
-            self._write()
+            # A store that is locked or full for a while: what there is to tell is told later.
+            with contextlib.suppress(EpicError):
+                self._write()
 
     def _write(self, **values: Any) -> None:
         with self._guard:
-            steps, self._steps = self._steps, []
+            steps = list(self._steps)
         if steps:
             values["phase"] = steps[-1].phase
         with self._store.transaction() as transaction:
             for step in steps:
                 transaction.add_event(self._operation, step.phase, step.node, step.message)
             transaction.set_operation(self._operation, heartbeat_at=time.time(), **values)
+        with self._guard:
+            del self._steps[: len(steps)]
 
 
 def _prune() -> None:

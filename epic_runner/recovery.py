@@ -13,13 +13,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from epic_runner import docker_api
-from epic_runner.cluster import ClusterSpec, Node, container_name
+from epic_runner.cluster import ClusterSpec, Node, container_name, split_name
+from epic_runner.errors import NotFound
 from epic_runner.hosts import Host
 from epic_runner.inventory import storage_name
 from epic_runner.secrets import keep_token
 from epic_runner.store import ClusterRecord, Store, TenantRecord
 
 TOKEN_FILE = "/etc/epic/secrets/jupyter-token"  # noqa: S105 - where it is, not what it is
+PASSWD_FILE = "/etc/epic/passwd"  # noqa: S105 - likewise
+SUDOERS_FILE = "/etc/epic/sudoers"
 
 
 @dataclass(frozen=True)
@@ -76,10 +79,9 @@ def strays(hosts: Mapping[str, Host], cluster: ClusterRecord) -> tuple[Node, ...
 
 def find_remains(hosts: Mapping[str, Host], name: str, tenant: str | None) -> ClusterRecord | None:
     """Return a record of a cluster that only Docker knows, for destroying it."""
-    if "/" in name and tenant is None:
-        tenant, name = name.split("/", 1)
+    tenant, name = split_name(name, tenant)
     labels: dict[str, str | None] = {"epic.cluster": name}
-    if tenant is not None:
+    if tenant:
         labels["epic.tenant"] = tenant
     containers = find_containers(hosts.values(), labels)
     tenants = {found.key[0] for found in containers}
@@ -91,24 +93,51 @@ def find_remains(hosts: Mapping[str, Host], name: str, tenant: str | None) -> Cl
     return ClusterRecord(0, spec, "", "absent", tuple(found.node() for found in containers))
 
 
-def recover(store: Store, hosts: Mapping[str, Host]) -> Recovered:
-    """Write to the store every cluster that Docker has and the store does not."""
+def recover(
+    store: Store, hosts: Mapping[str, Host], name: str | None = None, tenant: str | None = None
+) -> Recovered:
+    """Write to the store every cluster that Docker has and the store does not.
+
+    Args:
+        store: The store.
+        hosts: All hosts by name.
+        name: Only the cluster that this name, or `TENANT/NAME`, means; no orphans are looked for.
+        tenant: Only clusters of this tenant.
+    """
+    labels: dict[str, str | None] = {"epic.cluster": None}
+    if name:
+        tenant, name = split_name(name, tenant)
+        labels["epic.cluster"] = name
+    if tenant:
+        labels["epic.tenant"] = tenant
     with store.read() as transaction:
         known = {(record.tenant, record.name) for record in transaction.clusters()}
+    if name and any(key[1] == name and tenant in (None, key[0]) for key in known):
+        return Recovered((), ())
     lost: dict[tuple[str, str], list[Found]] = {}
-    for found in find_containers(hosts.values(), {"epic.cluster": None}):
+    for found in find_containers(hosts.values(), labels):
         if found.key not in known and "epic.cluster.spec" in found.labels:
             lost.setdefault(found.key, []).append(found)
-    for containers in lost.values():
-        _write(store, hosts, containers)
-    written = tuple(f"{tenant}/{name}" for tenant, name in sorted(lost))
-    return Recovered(written, tuple(_orphans(hosts, known | lost.keys())))
+    written = [key for key, containers in lost.items() if _write(store, hosts, containers)]
+    return Recovered(
+        tuple(f"{tenant}/{name}" for tenant, name in sorted(written)),
+        () if name else tuple(_orphans(hosts, known | lost.keys())),
+    )
 
 
-def _write(store: Store, hosts: Mapping[str, Host], containers: list[Found]) -> None:
+def _write(store: Store, hosts: Mapping[str, Host], containers: list[Found]) -> bool:
+    """Write one cluster to the store; False when it left Docker, or came back, meanwhile."""
     newest = max(containers, key=lambda found: int(found.container["Created"]))
-    described = json.loads(newest.labels["epic.tenant.document"])
-    with_ports = [_with_ports(hosts[found.host], found) for found in containers]
+    host, container = hosts[newest.host], newest.container["Id"]
+    try:
+        with_ports = [_with_ports(hosts[found.host], found) for found in containers]
+        tenant = described_tenant(
+            json.loads(newest.labels["epic.tenant.document"]),
+            docker_api.read_file(host, container, PASSWD_FILE),
+            docker_api.read_file(host, container, SUDOERS_FILE),
+        )
+    except NotFound:
+        return False
     spec = counted(
         ClusterSpec.from_dict(json.loads(newest.labels["epic.cluster.spec"])), with_ports
     )
@@ -117,14 +146,39 @@ def _write(store: Store, hosts: Mapping[str, Host], containers: list[Found]) -> 
         if token:
             keep_token(spec.tenant, spec.name, token.decode())
     with store.transaction() as transaction:
-        names = {record.name for record in transaction.tenants()}
-        if spec.tenant not in names:
-            transaction.restore_tenant(
-                TenantRecord(spec.tenant, described["document"], described["uids"])
-            )
+        if any(record.name == spec.name for record in transaction.clusters(spec.tenant)):
+            return False
+        transaction.restore_tenant(tenant)
         key = transaction.add_cluster(spec, newest.labels["epic.owner"], with_ports)
         running = any(found.container["State"] == "running" for found in containers)
         transaction.set_cluster(key, wanted="running" if running else "stopped")
+    return True
+
+
+def described_tenant(
+    described: Mapping[str, Any], passwd: bytes | None, sudoers: bytes | None
+) -> TenantRecord:
+    """Return a tenant from a node's label and from the accounts that the node has by now.
+
+    Labels stay as they were when the node was made, while its account files follow the tenant's
+    members. A member who came later is taken for an ordinary one.
+
+    Args:
+        described: The label: `document` and `uids`.
+        passwd: The node's list of members' accounts, None if it was never filled.
+        sudoers: The node's list of those who may become root.
+    """
+    document, uids = dict(described["document"]), dict(described["uids"])
+    if passwd:
+        accounts = {line.split(":")[0]: line.split(":") for line in passwd.decode().splitlines()}
+        known = {member["user"]: member for member in document.get("members", [])}
+        sudo = {line.split()[0] for line in (sudoers or b"").decode().splitlines() if line}
+        document["members"] = [
+            {**known.get(user, {"user": user, "role": "member"}), "sudo": user in sudo}
+            for user in accounts
+        ]
+        uids |= {user: int(fields[2]) for user, fields in accounts.items()}
+    return TenantRecord(document["name"], document, uids)
 
 
 def counted(spec: ClusterSpec, nodes: Iterable[Node]) -> ClusterSpec:

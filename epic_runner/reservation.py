@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import replace
 
 from epic_runner import ports, quota
@@ -61,3 +61,21 @@ def new_nodes(
     of_tenant = [other for other in others if other.tenant == tenant.name]
     quota.check(tenant, quota.usage_of([*of_tenant, after]))
     return nodes
+
+
+def other_ports(
+    cluster: ClusterRecord, names: Container[str], clusters: Iterable[ClusterRecord]
+) -> tuple[Node, ...]:
+    """Return nodes of a cluster with other ports, since programs have taken theirs.
+
+    Args:
+        cluster: The cluster.
+        names: The short names of the nodes.
+        clusters: All clusters of the store, this one among them.
+    """
+    taken = {port for other in clusters for node in other.nodes for port in node.ports.values()}
+    return tuple(
+        replace(node, ports=ports.choose(cluster.spec.role(node.role).endpoints, taken))
+        for node in cluster.nodes
+        if node.short_name in names
+    )

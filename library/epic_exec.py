@@ -40,7 +40,7 @@ options:
     type: int
     default: 16
   socket:
-    description: The Docker engine's socket.
+    description: The Docker engine's socket; the host's variable C(epic_docker_socket) by default.
     type: path
     default: /var/run/docker.sock
 author:

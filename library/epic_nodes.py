@@ -75,7 +75,7 @@ options:
     type: int
     default: 6
   socket:
-    description: The Docker engine's socket.
+    description: The Docker engine's socket; the host's variable C(epic_docker_socket) by default.
     type: path
     default: /var/run/docker.sock
 author:
@@ -228,6 +228,7 @@ class Converger:
 
     def each(self, items: list[Any], act: Callable[[Any], tuple[str, str]]) -> None:
         """Do something with every item at once, and keep what came of each."""
+
         def guarded(item: Any) -> None:
             try:
                 name, outcome = act(item)

@@ -21,7 +21,7 @@ options:
     choices: [absent]
     default: absent
   socket:
-    description: The Docker engine's socket.
+    description: The Docker engine's socket; the host's variable C(epic_docker_socket) by default.
     type: path
     default: /var/run/docker.sock
 author:

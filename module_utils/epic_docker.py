@@ -151,7 +151,7 @@ class Docker:
             content = tar.extractfile(member) if member else None
             return content is not None and (
                 content.read(),
-                member.mode,
+                stat.S_IMODE(member.mode),
                 member.uid,
                 member.gid,
             ) == (content_of(file), mode_of(file), *owner_of(file))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DatabaseError, SQLAlchemyError
 
 from epic_runner.errors import EpicError
 from epic_runner.resources import home, private_directory
@@ -55,8 +55,8 @@ def unreachable(engine: Engine, problem: SQLAlchemyError) -> EpicError:
     reason = str(getattr(problem, "orig", None) or problem)
     return EpicError(
         f"The store at {where} cannot be used: {reason}.",
-        "Nothing was changed. Check that it exists, is writable and not full or locked: "
-        "epic-run doctor",
+        "Check that it exists, is writable and not full, damaged or locked (epic-run doctor), "
+        "then run the same command again.",
     )
 
 
@@ -91,7 +91,7 @@ def exclusive(engine: Engine) -> Iterator[Connection]:
                 connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'"))
                 connection.execute(text(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})"))
             yield connection
-    except OperationalError as problem:
+    except DatabaseError as problem:
         raise unreachable(engine, problem) from problem
 
 
@@ -101,7 +101,7 @@ def reading(engine: Engine) -> Iterator[Connection]:
     try:
         with engine.connect() as connection:
             yield connection
-    except OperationalError as problem:
+    except DatabaseError as problem:
         raise unreachable(engine, problem) from problem
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, func, insert, select, update
 
-from epic_runner.cluster import ClusterSpec, Node
+from epic_runner.cluster import ClusterSpec, Node, split_name
 from epic_runner.errors import InputError, NotFound
 from epic_runner.store import schema
 from epic_runner.store.database import database_url, exclusive, open_engine, reading
@@ -74,8 +74,21 @@ class Transaction:
         )
 
     def apply_tenant(self, document: Mapping[str, Any]) -> TenantRecord:
-        """Write a tenant as wanted, and give each new member a user id."""
+        """Write a tenant as wanted, and give each new member a user id.
+
+        Raises:
+            InputError: A member who owns a cluster would leave.
+        """
         name = document["name"]
+        members = {member["user"] for member in document.get("members", [])}
+        for cluster in self.clusters(name):
+            if cluster.owner not in members:
+                raise InputError(
+                    f"{cluster.owner} owns the cluster {cluster.name} of tenant {name} and must "
+                    "stay one of its members.",
+                    f"Keep {cluster.owner} among the members, or epic-run destroy "
+                    f"{name}/{cluster.name} first.",
+                )
         table = schema.tenants
         if self._connection.execute(select(table.c.name).where(table.c.name == name)).first():
             self._connection.execute(
@@ -93,16 +106,23 @@ class Transaction:
         return self.tenant(name)
 
     def restore_tenant(self, tenant: TenantRecord) -> None:
-        """Write back a tenant that was lost, with the user ids that its files have."""
-        self._connection.execute(
-            insert(schema.tenants).values(
-                name=tenant.name, document=dict(tenant.document), created_at=time.time()
-            )
-        )
-        for user, uid in tenant.uids.items():
+        """Write back a tenant that was lost, with the user ids that its files have.
+
+        A tenant that is known stays as it is, but for user ids of people it does not know.
+        """
+        known = {record.name: record for record in self.tenants()}.get(tenant.name)
+        if known is None:
             self._connection.execute(
-                insert(schema.users).values(tenant=tenant.name, name=user, uid=uid)
+                insert(schema.tenants).values(
+                    name=tenant.name, document=dict(tenant.document), created_at=time.time()
+                )
             )
+        have = dict(known.uids) if known else {}
+        for user, uid in tenant.uids.items():
+            if user not in have and uid not in have.values():
+                self._connection.execute(
+                    insert(schema.users).values(tenant=tenant.name, name=user, uid=uid)
+                )
 
     def remove_tenant(self, name: str) -> None:
         """Forget a tenant and its members' user ids."""
@@ -142,8 +162,7 @@ class Transaction:
             NotFound: There is no such cluster.
             InputError: Several tenants have one of this name.
         """
-        if "/" in name and tenant is None:
-            tenant, name = name.split("/", 1)
+        tenant, name = split_name(name, tenant)
         found = [cluster for cluster in self.clusters(tenant) if cluster.name == name]
         if not found:
             of = f" of tenant {tenant}" if tenant else ""
@@ -206,6 +225,13 @@ class Transaction:
         ]
         if rows:
             self._connection.execute(insert(schema.nodes), rows)
+
+    def set_ports(self, key: int, nodes: Iterable[Node]) -> None:
+        """Record the ports that nodes now have."""
+        for node in nodes:
+            self._connection.execute(
+                update(schema.nodes).where(*_is(key, node)).values(ports=dict(node.ports))
+            )
 
     def set_leaving(self, key: int, nodes: Iterable[Node]) -> None:
         """Mark nodes as on their way out."""

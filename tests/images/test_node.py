@@ -1,0 +1,256 @@
+"""The contract of nodes: what the base image makes of the files in /etc/epic."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+
+import pytest
+
+from .conftest import ACCOUNTS, Node
+
+pytestmark = pytest.mark.docker
+
+SLEEPER = "#!/bin/bash\nexec 2>&1\necho hello $EPIC_TEST; echo oops >&2\nexec sleep 1000\n"
+# A machine of the plainest kind: what the launcher leaves to nodes.
+CAPABILITIES = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID"]
+
+
+@pytest.fixture(scope="module")
+def node(make: Callable[..., Node]) -> Node:
+    files = {
+        **ACCOUNTS,
+        "sudoers": "ada ALL=(ALL) NOPASSWD: ALL\n",
+        "dirs": "0750 ada tenant /data/own/deep\n1777 root root /data/open\n",
+        "services/sleeper/run": SLEEPER,
+        "services/off/run": SLEEPER,
+        "services/off/down": "",
+    }
+    made = make("base", files, cap_drop=["ALL"], cap_add=CAPABILITIES)
+    made.until("test -s /data/log/sleeper/current")
+    return made
+
+
+def test_pid_1_is_the_supervisor(node: Node) -> None:
+    assert node.sh("cat /proc/1/comm") == "s6-svscan"
+
+
+def test_accounts(node: Node) -> None:
+    assert node.sh("id ada") == "uid=5001(ada) gid=5001(ada) groups=5001(ada),900(tenant)"
+    assert node.sh("getent passwd root").startswith("root:x:0:0:")
+    assert node.sh("grep -c ^tenant: /etc/group") == "1"
+    assert node.sh("grep ^ada: /etc/shadow").split(":")[1] == "*"
+    assert node.sh("stat -c %a /etc/shadow") == "640"
+
+
+def test_homes(node: Node) -> None:
+    assert node.sh("stat -c '%a %U %G' /home/ada/.bashrc /data/home/ada") == (
+        "644 ada ada\n750 ada ada"
+    )
+    assert node.run("cat", "/home/ada/.bashrc", user="bob")[0] != 0
+
+
+def test_sudo_is_for_those_who_were_given_it(node: Node) -> None:
+    assert node.sh("sudo -n id -u", user="ada") == "0"
+    assert node.run("sudo", "-n", "id", user="bob")[0] != 0
+    assert node.sh("stat -c %a /etc/sudoers.d/epic") == "440"
+
+
+def test_directories(node: Node) -> None:
+    wanted = {
+        "/data/own/deep": "750 ada tenant",
+        "/data/open": "1777 root root",
+        "/data/jobs": "1777 root root",
+        "/tenant": "2775 root tenant",
+    }
+    for path, mode in wanted.items():
+        assert node.sh(f"stat -c '%a %U %G' {path}") == mode
+
+
+def test_members_share_files_of_the_tenant(node: Node) -> None:
+    node.sh("umask 002; echo 1 >/tenant/shared", user="ada")
+    assert node.sh("echo 2 >>/tenant/shared; cat /tenant/shared", user="bob") == "1\n2"
+
+
+def test_services_log_both_streams_readable_by_members(node: Node) -> None:
+    assert node.sh("cat /data/log/sleeper/current", user="bob") == "hello\noops"
+
+
+def test_a_service_with_a_down_file_stays_down(node: Node) -> None:
+    assert node.sh("s6-svstat -o up /run/epic/services/off") == "false"
+    node.sh("s6-svc -u /run/epic/services/off")
+    node.until("test -s /data/log/off/current")
+
+
+def test_a_service_that_dies_comes_back(node: Node) -> None:
+    before = node.sh("s6-svstat -o pid /run/epic/services/sleeper")
+    node.sh(f"kill -9 {before}")
+    node.until(f"p=$(s6-svstat -o pid /run/epic/services/sleeper); [ $p != {before} -a $p != -1 ]")
+
+
+def test_no_zombies(node: Node) -> None:
+    node.sh("(sleep 0.1 & exec sleep 0.3) & sleep 0.6")
+    assert "defunct" not in node.sh("ps -ef")
+
+
+def test_stop_and_start_keep_the_node(make: Callable[..., Node]) -> None:
+    files = {**ACCOUNTS, "services/sleeper/run": SLEEPER}
+    node = make("base", files)
+    node.until("test -s /data/log/sleeper/current")
+    node.sh("useradd -u 7000 local; echo mine >/home/ada/file")
+    seconds, code = node.stop()
+    assert seconds < 3
+    assert code == 0
+    # Bob has left, and the group with him; what was made inside stays.
+    node.put({"passwd": "ada:x:5001:5001:Ada:/home/ada:/bin/bash\n", "group": "ada:x:5001:\n"})
+    node.container.start()
+    node.until("s6-svstat -o up /run/epic/services/sleeper | grep true")
+    assert node.sh("cat /home/ada/file") == "mine"
+    assert node.run("id", "bob")[0] != 0
+    assert node.sh("id -u local") == "7000"
+    assert node.sh("stat -c '%U %a' /home/ada") == "ada 750"
+    node.container.restart()
+    node.until("s6-svstat -o up /run/epic/services/sleeper | grep true")
+
+
+def test_a_node_without_services_stops_at_once(make: Callable[..., Node]) -> None:
+    node = make("base", {})
+    node.until("test $(cat /proc/1/comm) = s6-svscan")
+    seconds, code = node.stop()
+    assert (seconds < 2, code) == (True, 0)
+
+
+def test_a_service_that_ignores_term_holds_nothing_up(make: Callable[..., Node]) -> None:
+    stubborn = "#!/bin/bash\nexec 2>&1\ntrap '' TERM\necho up\nwhile :; do sleep 100; done\n"
+    node = make("base", {"services/stubborn/run": stubborn})
+    node.until("test -s /data/log/stubborn/current")
+    seconds, code = node.stop()
+    assert seconds < 9.5
+    assert code == 0
+
+
+def test_jobs_get_term_when_the_node_stops(make: Callable[..., Node]) -> None:
+    node = make("base")
+    node.until("id ada")
+    script = "trap 'echo bye >/data/open; exit 0' TERM; sleep 100 & wait"
+    node.sh("install -d -m 1777 /data/farewell")
+    script = script.replace("/data/open", "/data/farewell/word")
+    assert node.run("epic-job", "start", "j", "--user", "ada", "--", "bash", "-c", script)[0] == 0
+    time.sleep(0.3)
+    seconds, _ = node.stop()
+    assert seconds < 4
+    node.container.start()
+    node.until("grep bye /data/farewell/word")
+    code, _, err = node.run("epic-job", "follow", "j", "--from-start")
+    assert (code in (0, 125, 143), "restarted" in err or code != 125) == (True, True)
+
+
+def test_wait_tcp(node: Node) -> None:
+    code, _, err = node.run("epic-wait", "tcp", "localhost", "4711", "--timeout", "1")
+    assert (code, "4711" in err) == (1, True)
+    node.run("bash", "-c", "(sleep 0.5; exec python3 -m http.server 4712) >/dev/null 2>&1 &")
+    began = time.monotonic()
+    assert node.run("epic-wait", "tcp", "localhost", "4712", "--timeout", "10")[0] == 0
+    assert time.monotonic() - began < 5
+    assert node.run("epic-wait", "tcp", "localhost", "http")[0] == 2
+    assert node.run("epic-wait", "tcp", "no-such-host", "1", "--timeout", "1")[0] == 1
+
+
+def test_wait_http(node: Node) -> None:
+    node.sh('mkdir -p /tmp/www; echo \'{"workers": {"alive": 2}, "s": "on"}\' >/tmp/www/j')
+    node.run("bash", "-c", "exec python3 -m http.server 4713 -d /tmp/www >/dev/null 2>&1 &")
+    url = "http://localhost:4713/j"
+
+    def wait(*words: str) -> int:
+        return node.run("epic-wait", "http", url, "--timeout", "1", *words)[0]
+
+    assert node.run("epic-wait", "http", url, "--timeout", "10")[0] == 0
+    assert wait("--json", "workers.alive", ">=", "2") == 0
+    assert wait("--json", "workers.alive", "==", "3") == 1
+    assert wait("--json", "s", "==", "on") == 0
+    assert wait("--json", "absent", "==", "1") == 1
+    assert wait("--json", "s", "<", "1") == 2
+    code, _, err = node.run("epic-wait", "http", f"{url}x", "--timeout", "1")
+    assert (code, "404" in err) == (1, True)
+
+
+def start(node: Node, name: str, script: str, user: str = "ada") -> None:
+    assert node.run("epic-job", "start", name, "--user", user, "--", "bash", "-c", script) == (
+        0,
+        "",
+        "",
+    )
+
+
+def test_a_job_runs_as_its_user_in_its_home(node: Node) -> None:
+    start(node, "who", "id -un; id -Gn; pwd; umask; echo $HOME $USER; exit 7")
+    code, out, err = node.run("epic-job", "follow", "who", "--from-start")
+    assert code == 7
+    assert err == ""
+    assert out.split() == ["ada", "ada", "tenant", "/data/home/ada", "0002", "/home/ada", "ada"]
+
+
+def test_every_byte_of_a_job_is_passed_on_in_its_stream(node: Node) -> None:
+    start(node, "bytes", "seq 200000; seq 5 >&2; sleep 0.3; printf end")
+    code, out, err = node.run("epic-job", "follow", "bytes", "--from-start")
+    assert (code, err) == (0, "1\n2\n3\n4\n5\n")
+    assert out == "".join(f"{number}\n" for number in range(1, 200001)) + "end"
+
+
+def test_a_job_has_its_name_alone(node: Node) -> None:
+    start(node, "once", "true")
+    assert node.run("epic-job", "start", "once", "--user", "ada", "--", "true")[0] == 3
+    assert node.run("epic-job", "follow", "never")[0] == 3
+    assert node.run("epic-job", "start", "../up", "--user", "ada", "--", "true")[0] == 2
+    assert node.run("epic-job", "start", "x", "--user", "nobody-here", "--", "true")[0] == 2
+
+
+def test_cancel_ends_the_whole_group(node: Node) -> None:
+    start(node, "tree", "sleep 300 & sleep 300 & wait")
+    assert node.run("epic-job", "cancel", "tree")[0] == 0
+    assert node.run("epic-job", "follow", "tree")[0] == 143
+    assert node.run("pgrep", "-f", "sleep 300")[0] == 1
+
+
+def test_cancel_kills_what_ignores_term(node: Node) -> None:
+    start(node, "deaf", "trap '' TERM; while :; do sleep 0.1; done")
+    began = time.monotonic()
+    assert node.run("epic-job", "cancel", "deaf")[0] == 0
+    assert 4 < time.monotonic() - began < 9
+    assert node.run("epic-job", "follow", "deaf")[0] == 137
+
+
+def test_a_command_that_is_not_there(node: Node) -> None:
+    assert node.run("epic-job", "start", "none", "--user", "ada", "--", "no-such-command")[0] == 0
+    code, _, err = node.run("epic-job", "follow", "none", "--from-start")
+    assert (code, "no-such-command" in err) == (127, True)
+
+
+def test_members_start_jobs_as_themselves_only(node: Node) -> None:
+    code, _, _ = node.run("epic-job", "start", "own", "--user", "bob", "--", "id", user="bob")
+    assert code == 0
+    assert "bob" in node.run("epic-job", "follow", "own", "--from-start", user="bob")[1]
+    code, _, err = node.run("epic-job", "start", "as", "--user", "ada", "--", "id", user="bob")
+    assert (code, "only root" in err) == (2, True)
+
+
+def test_output_of_a_job_is_its_users_business(node: Node) -> None:
+    start(node, "secret", "echo secret")
+    node.run("epic-job", "follow", "secret")
+    assert node.run("cat", "/data/jobs/secret/stdout", user="bob")[0] != 0
+    assert node.sh("cat /data/jobs/secret/stdout", user="ada") == "secret"
+
+
+def test_jobs_are_listed(node: Node) -> None:
+    start(node, "listed", "exit 4")
+    node.run("epic-job", "follow", "listed")
+    jobs = [json.loads(line) for line in node.sh("epic-job list").splitlines()]
+    (job,) = (job for job in jobs if job["id"] == "listed")
+    assert (job["user"], job["state"], job["rc"]) == ("ada", "done", 4)
+    assert job["ended"] >= job["created"] - 1
+
+
+def test_the_sites_certificates_are_trusted(node: Node) -> None:
+    assert int(node.sh("grep -c BEGIN /etc/ssl/certs/ca-certificates.crt")) > 100
+    assert node.sh("echo $SSL_CERT_FILE") == "/etc/ssl/certs/ca-certificates.crt"
