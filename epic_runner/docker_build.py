@@ -1,4 +1,4 @@
-"""Building images through Docker's API; beside `docker_api` the only user of the Docker SDK.
+"""Building images: the only module that knows the Docker SDK.
 
 Builds have needs of their own: steps that are silent for many minutes, and streams of gigabytes.
 """
@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from epic_runner import docker_api
 from epic_runner.errors import DockerUnavailable, EpicError
 from epic_runner.hosts import local_host
 from epic_runner.images.builder import ImageFacts
@@ -21,6 +20,7 @@ from epic_runner.images.builder import ImageFacts
 if TYPE_CHECKING:
     from docker import APIClient
 
+API_VERSION = "1.41"  # Docker 20.10, the oldest engine that is supported
 TIMEOUT_SECONDS = 600
 # A step such as the installation of PySpark prints nothing for minutes.
 STEP_TIMEOUT_SECONDS = 3600
@@ -35,8 +35,8 @@ def connect(address: str | None = None) -> DockerBuilds:
     # The SDK takes a quarter of a second to import.
     import docker
 
-    url = address or docker_api.address(local_host())
-    version = docker_api.API_VERSION
+    url = address or f"unix://{local_host().socket}"
+    version = API_VERSION
     with _speaking():
         client = docker.APIClient(base_url=url, version=version, timeout=TIMEOUT_SECONDS)
         client.ping()

@@ -110,10 +110,9 @@ def engine_facts(host: Host) -> tuple[EngineFacts, float | None]:
     The time between question and answer tells nothing of the clocks: only what lies outside of it
     counts, in seconds.
     """
-    address = docker_api.address(host)
+    address = f"unix://{host.socket}" if host.is_local else f"ssh://{host.name}"
     try:
-        # Without an API version in the path, so that engines of any age answer.
-        version = docker_api.client(host).version(api_version=False)
+        version = docker_api.engine_version(host)
         before = time.time()
         info = docker_api.engine_info(host)
         after = time.time()

@@ -366,7 +366,7 @@ def test_nothing_more_is_asked_of_an_engine_that_does_not_answer(monkeypatch) ->
         except FileNotFoundError as problem:
             raise ConnectionError("('Connection aborted.', …)") from problem
 
-    monkeypatch.setattr("epic_runner.docker_api.client", refuse)
+    monkeypatch.setattr("epic_runner.docker_api.engine_version", refuse)
     facts = doctor_facts.gather()
     assert facts.engine.error == "No such file or directory"
     assert (facts.disk, facts.catalog) == (None, None)

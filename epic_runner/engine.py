@@ -1,0 +1,144 @@
+"""Speaking HTTP with a Docker engine: through its local socket, or through SSH.
+
+Standard library only: the Docker SDK takes a third of a second to import, more than a whole
+`epic-run list` may, and reading takes no more than a few requests. Images are built with the SDK
+(`docker_build`), where its import does not matter.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import socket
+import subprocess
+from collections.abc import Iterator, Mapping
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from epic_runner.errors import DockerUnavailable, EpicError, NotFound
+from epic_runner.hosts import Host
+
+API = "/v1.41"  # Docker 20.10, the oldest engine that is supported
+TIMEOUT_SECONDS = 60.0
+
+
+class Connection(http.client.HTTPConnection):
+    """HTTP over an engine's socket: the local one, or one behind SSH.
+
+    Attributes:
+        stream: The bare connection, for what an attached command reads.
+    """
+
+    stream: socket.socket
+
+    def __init__(self, host: Host) -> None:
+        super().__init__("docker", timeout=TIMEOUT_SECONDS)
+        self._of = host
+        self._helper: subprocess.Popen[bytes] | None = None
+
+    def connect(self) -> None:
+        """Connect to the socket, or to a `docker system dial-stdio` on the host."""
+        if self._of.is_local:
+            self.stream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            self.stream.settimeout(TIMEOUT_SECONDS)
+            self.stream.connect(self._of.socket)
+        else:
+            command = ["ssh", "-o", "BatchMode=yes", self._of.name, "docker system dial-stdio"]
+            self.stream, theirs = socket.socketpair()
+            self.stream.settimeout(TIMEOUT_SECONDS)
+            with theirs:
+                end = theirs.fileno()
+                self._helper = subprocess.Popen(command, stdin=end, stdout=end)
+        # http.client forgets `sock` when a response is to be read to its end; it stays open, and
+        # ours to write to, as long as the response does.
+        self.sock = self.stream
+
+    def send_json(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        query: Mapping[str, Any] | None = None,
+    ) -> http.client.HTTPResponse:
+        """Send a request with JSON for a body, and return the answer, unread.
+
+        `path` begins with the API's version, `engine.API` as a rule.
+        """
+        data = None if body is None else json.dumps(body).encode()
+        headers = {"Content-Type": "application/json"} if data else {}
+        target = quote(path, safe="/?&=") + (f"?{urlencode(query)}" if query else "")
+        self.request(method, target, body=data, headers=headers)
+        return self.getresponse()
+
+    def end(self) -> None:
+        """Close the connection and what carried it; also one that was never made."""
+        self.close()
+        if hasattr(self, "stream"):
+            self.stream.close()
+        if self._helper is not None:
+            self._helper.terminate()
+            self._helper.wait()
+
+
+def fetch(host: Host, path: str, query: Mapping[str, Any] | None = None) -> bytes:
+    """Return what the engine answers to a GET, as it comes; raises as `request` does."""
+    return _ask(host, "GET", API + path, None, query)
+
+
+def request(
+    host: Host,
+    method: str,
+    path: str,
+    body: Any = None,
+    query: Mapping[str, Any] | None = None,
+    *,
+    versioned: bool = True,
+) -> Any:
+    """Send a request and return the JSON of the answer, None where there is none.
+
+    `versioned` says whether the path is one of the API's version that is spoken here.
+
+    Raises:
+        NotFound: The engine has no such thing.
+        EpicError: The engine refused.
+        DockerUnavailable: The engine does not answer.
+    """
+    data = _ask(host, method, (API if versioned else "") + path, body, query)
+    return json.loads(data) if data else None
+
+
+def _ask(host: Host, method: str, path: str, body: Any, query: Mapping[str, Any] | None) -> bytes:
+    with speaking(host):
+        connection = Connection(host)
+        try:
+            response = connection.send_json(method, path, body, query)
+            data = response.read()
+        finally:
+            connection.end()
+    check(response.status, data)
+    return data
+
+
+def check(status: int, data: bytes) -> None:
+    """Raise what an answer of the engine says is wrong, if anything is."""
+    if status < http.client.BAD_REQUEST:
+        return
+    message = data.decode("utf-8", "replace").strip()
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        message = json.loads(message)["message"]
+    if status == http.client.NOT_FOUND:
+        raise NotFound(f"Docker: {message}")
+    raise EpicError(f"Docker: {message or status}")
+
+
+@contextlib.contextmanager
+def speaking(host: Host) -> Iterator[None]:
+    """Turn a connection's errors into one that names the host."""
+    try:
+        yield
+    except (OSError, http.client.HTTPException) as problem:
+        raise DockerUnavailable(
+            f"Docker on host {host.name} does not answer: {problem}",
+            "epic-run doctor tells what is wrong with it.",
+        ) from problem
