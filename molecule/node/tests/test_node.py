@@ -61,8 +61,9 @@ def test_a_service_runs_under_its_own_account_and_keeps_a_log(node):
 def test_a_service_that_dies_is_started_again(node):
     server = node("server-1")
     first = server.process.get(comm="python3").pid
-    assert (
-        server.check_output(f"kill -9 {first} && epic-wait tcp localhost 8000 --timeout 10") == ""
+    server.check_output(
+        f"kill -9 {first}; while kill -0 {first} 2>/dev/null; do sleep 0.05; done;"
+        " epic-wait http http://localhost:8000/ --timeout 30"
     )
     assert server.process.get(comm="python3").pid != first
 
