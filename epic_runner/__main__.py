@@ -43,7 +43,8 @@ def run(arguments: list[str] | None = None) -> int:
 def told(problem: BaseException) -> tuple[Iterable[str], int]:
     """Return how an exception is told to people, and the exit code it ends in."""
     match problem:
-        case KeyboardInterrupt():
+        # click turns Ctrl-C into its own Abort, which a "no" to a question is as well.
+        case KeyboardInterrupt() | click.Abort(__cause__=KeyboardInterrupt()):
             return ["\nInterrupted. The same command again goes on where it stopped."], 1
         case click.Abort():
             return ["Nothing was changed."], 1

@@ -21,7 +21,7 @@ _FRAME_HEADER = 8  # bytes: stream, three zeros, length (Docker's attach format)
 
 def engine_version(host: Host) -> dict[str, Any]:
     """Return the engine's versions (`docker version`), also of one too old for the rest."""
-    return dict(request(host, "GET", "/version", versioned=False))
+    return dict(request(host, "GET", "/version"))
 
 
 def engine_info(host: Host) -> dict[str, Any]:

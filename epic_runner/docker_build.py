@@ -20,7 +20,6 @@ from epic_runner.images.builder import ImageFacts
 if TYPE_CHECKING:
     from docker import APIClient
 
-API_VERSION = "1.41"  # Docker 20.10, the oldest engine that is supported
 TIMEOUT_SECONDS = 600
 # A step such as the installation of PySpark prints nothing for minutes.
 STEP_TIMEOUT_SECONDS = 3600
@@ -36,9 +35,8 @@ def connect(address: str | None = None) -> DockerBuilds:
     import docker
 
     url = address or f"unix://{local_host().socket}"
-    version = API_VERSION
     with _speaking():
-        client = docker.APIClient(base_url=url, version=version, timeout=TIMEOUT_SECONDS)
+        client = docker.APIClient(base_url=url, version="auto", timeout=TIMEOUT_SECONDS)
         client.ping()
     return DockerBuilds(client)
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
-from epic_runner.engine import API, Connection, check, request, speaking
+from epic_runner.engine import Connection, check, request, speaking
 from epic_runner.errors import DockerUnavailable, EpicError
 from epic_runner.hosts import Host
 
@@ -151,7 +151,7 @@ class _Attached:
     def __init__(self, host: Host, exec_id: str, *, tty: bool) -> None:
         connection = Connection(host)
         response = connection.send_json(
-            "POST", f"{API}/exec/{exec_id}/start", {"Detach": False, "Tty": tty}
+            "POST", f"/exec/{exec_id}/start", {"Detach": False, "Tty": tty}
         )
         if response.status != http.client.OK:
             check(response.status, response.read())

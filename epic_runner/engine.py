@@ -1,5 +1,8 @@
 """Speaking HTTP with a Docker engine: through its local socket, or through SSH.
 
+Paths carry no version of the API, so each engine speaks its own: Docker 20.10 knows none above
+1.41, Docker 29 none below 1.44, and what is asked here means the same in all of them.
+
 Standard library only: the Docker SDK takes a third of a second to import, more than a whole
 `epic-run list` may, and reading takes no more than a few requests. Images are built with the SDK
 (`docker_build`), where its import does not matter.
@@ -19,7 +22,6 @@ from urllib.parse import quote, urlencode
 from epic_runner.errors import DockerUnavailable, EpicError, NotFound
 from epic_runner.hosts import Host
 
-API = "/v1.41"  # Docker 20.10, the oldest engine that is supported
 TIMEOUT_SECONDS = 60.0
 
 
@@ -61,10 +63,7 @@ class Connection(http.client.HTTPConnection):
         body: Any = None,
         query: Mapping[str, Any] | None = None,
     ) -> http.client.HTTPResponse:
-        """Send a request with JSON for a body, and return the answer, unread.
-
-        `path` begins with the API's version, `engine.API` as a rule.
-        """
+        """Send a request with JSON for a body, and return the answer, unread."""
         data = None if body is None else json.dumps(body).encode()
         headers = {"Content-Type": "application/json"} if data else {}
         target = quote(path, safe="/?&=") + (f"?{urlencode(query)}" if query else "")
@@ -83,7 +82,7 @@ class Connection(http.client.HTTPConnection):
 
 def fetch(host: Host, path: str, query: Mapping[str, Any] | None = None) -> bytes:
     """Return what the engine answers to a GET, as it comes; raises as `request` does."""
-    return _ask(host, "GET", API + path, None, query)
+    return _ask(host, "GET", path, None, query)
 
 
 def request(
@@ -92,19 +91,15 @@ def request(
     path: str,
     body: Any = None,
     query: Mapping[str, Any] | None = None,
-    *,
-    versioned: bool = True,
 ) -> Any:
     """Send a request and return the JSON of the answer, None where there is none.
-
-    `versioned` says whether the path is one of the API's version that is spoken here.
 
     Raises:
         NotFound: The engine has no such thing.
         EpicError: The engine refused.
         DockerUnavailable: The engine does not answer.
     """
-    data = _ask(host, method, (API if versioned else "") + path, body, query)
+    data = _ask(host, method, path, body, query)
     return json.loads(data) if data else None
 
 

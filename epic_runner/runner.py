@@ -61,6 +61,8 @@ def run_playbook(
         # tested function; people who run the playbooks themselves have theirs validated.
         skip_tags="always",
         event_handler=translator.handle,
+        # Without one, ansible-runner catches Ctrl-C and SIGTERM itself, now and after the play.
+        cancel_callback=lambda: False,
         quiet=True,
         settings={"pexpect_use_poll": True},
     )

@@ -2,7 +2,7 @@
 
 Docker hosts have Python and Docker but not the Docker SDK, and one module call handles all nodes
 of a host: this client is why a host needs nothing installed, and why a launch costs about what
-`docker run` in parallel costs.
+`docker run` in parallel costs. Requests name no version of the API: each engine speaks its own.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 SOCKET = "/var/run/docker.sock"
-API = "/v1.41"  # Docker 20.10, the oldest engine that is supported
 
 _STREAM_HEADER = 8  # bytes: stream, three zeros, length (Docker's attach format)
 
@@ -107,7 +106,7 @@ class Docker:
         elif body is not None:
             headers["Content-Type"] = "application/json"
             body = json.dumps(body).encode()
-        target = API + quote(url) + ("?" + urlencode(query) if query else "")
+        target = quote(url) + ("?" + urlencode(query) if query else "")
         connection.request(method, target, body=body, headers=headers)
         return connection.getresponse()
 

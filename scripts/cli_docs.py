@@ -16,13 +16,13 @@ PAGE = Path(__file__).resolve().parent.parent / "docs" / "cli.md"
 
 HEAD = """\
 # The command line
-Written by `scripts/cli_docs.py` from what `epic-run VERB --help` prints. Every verb takes `--output
-json` for programs; exit codes are 0 done, 1 the run failed, 2 bad input; `epic-run --debug VERB` shows
-tracebacks. `epic-run completion bash` gives your shell completion.
+Written by `scripts/cli_docs.py` from what `epic-run VERB --help` prints. Every verb takes
+`--output json` for programs; exit codes are 0 done, 1 the run failed, 2 bad input;
+`epic-run --debug VERB` shows tracebacks. `epic-run completion bash` gives your shell completion.
 
 Settings from the environment: `EPIC_HOME` (state, default `~/.local/share/epic-runner`),
-`EPIC_DATABASE_URL` (the store, default a file under `EPIC_HOME`), `EPIC_OUTPUT` (`json`), `EPIC_USER`
-(as `--as`), `EPIC_DEBUG`.
+`EPIC_DATABASE_URL` (the store, default a file under `EPIC_HOME`), `EPIC_OUTPUT` (`json`),
+`EPIC_USER` (as `--as`), `EPIC_DEBUG`, `DOCKER_HOST` (another local socket of Docker).
 """
 
 
@@ -34,7 +34,9 @@ def page() -> str:
         for name in verbs:
             command = cli.get_command(click.Context(cli), name)
             if command is not None:
-                parts += blocks(command, f"epic-run {name}", click.Context(cli, info_name="epic-run"))
+                parts += blocks(
+                    command, f"epic-run {name}", click.Context(cli, info_name="epic-run")
+                )
     return "\n".join(parts) + "\n"
 
 

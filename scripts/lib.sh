@@ -10,7 +10,8 @@ cd "$ROOT" || exit 1
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 export PATH
 # epic-run speaks with this machine's engine, so nothing here may speak with another one.
-unset DOCKER_HOST DOCKER_CONTEXT
+unset DOCKER_CONTEXT
+export DOCKER_HOST=${DOCKER_HOST:-unix:///var/run/docker.sock}
 # Neither an environment variable nor a world-writable parent folder may hide the project's own.
 export ANSIBLE_CONFIG=$ROOT/ansible.cfg
 
@@ -91,11 +92,11 @@ apt_install() {
 
 # 0: the engine answers; 1: nothing does; 2: it may, but this user is not let in.
 read -r -d '' DOCKER_PING <<'PYTHON' || true
-import socket, sys
+import os, socket, sys
 try:
     connection = socket.socket(socket.AF_UNIX)
     connection.settimeout(5)
-    connection.connect("/var/run/docker.sock")
+    connection.connect(os.environ["DOCKER_HOST"].removeprefix("unix://"))
     connection.sendall(b"GET /_ping HTTP/1.0\r\nHost: docker\r\n\r\n")
     sys.exit(0 if b" 200 " in connection.recv(64) else 1)
 except PermissionError:
@@ -106,7 +107,7 @@ PYTHON
 
 docker_ping() { python3 -c "$DOCKER_PING"; }
 
-docker_ping_as_root() { as_root python3 -c "$DOCKER_PING"; }
+docker_ping_as_root() { as_root env DOCKER_HOST="$DOCKER_HOST" python3 -c "$DOCKER_PING"; }
 
 wait_for_docker() {
     local deadline=$((SECONDS + DOCKER_WAIT_SECONDS))
@@ -152,6 +153,9 @@ ensure_docker() {
     if [ "$state" -eq 2 ] && docker_ping_as_root; then
         return 0
     fi
+    [ "$DOCKER_HOST" = unix:///var/run/docker.sock ] ||
+        die "No Docker engine answers at DOCKER_HOST=$DOCKER_HOST." \
+            "Start it, or unset DOCKER_HOST: epic-run uses the engine of its own machine."
     have dockerd || install_docker
     # The package starts the engine itself where an init system runs.
     docker_ping_as_root || start_docker
@@ -273,7 +277,7 @@ import sys
 import docker
 from docker.errors import APIError
 from requests.exceptions import RequestException
-client = docker.DockerClient("unix:///var/run/docker.sock", timeout=15)
+client = docker.from_env(timeout=15)
 if any(client.images.list(name=name) for name in ("epic/base", "epic/rootfs", "debian:12-slim")):
     sys.exit(0)
 try:

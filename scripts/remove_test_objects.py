@@ -19,7 +19,7 @@ def main() -> int:
         sys.stderr.write(__doc__ or "")
         return 2
     prefix = f"epic.{sys.argv[1]}"
-    client = docker.DockerClient("unix:///var/run/docker.sock")
+    client = docker.from_env()
     removed = []
     for container in client.containers.list(all=True, ignore_removed=True):
         if (container.name or "").startswith(prefix):

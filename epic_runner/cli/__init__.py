@@ -37,7 +37,7 @@ VERBS = {
     },
     "Site": {
         "tenant": "Apply, list, show and remove tenants.",
-        "image": "Build and list images of apps.",
+        "image": "Build the images of apps, list them, and show what is inside.",
         "doctor": "Check this machine, and tell how to mend what is wrong.",
         "completion": "Print the script for a shell's completion.",
     },
@@ -78,7 +78,8 @@ class Verbs(click.Group):
         del context
         for title, section in VERBS.items():
             with formatter.section(title):
-                formatter.write_dl(list(section.items()))
+                # `list` may be this package's module of that name by now.
+                formatter.write_dl([*section.items()])
 
 
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})

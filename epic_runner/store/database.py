@@ -26,6 +26,9 @@ _ADVISORY_LOCK = 0x65706963  # "epic": one lock for every writing transaction on
 def database_url() -> str:
     """Return the store's SQLAlchemy URL: `EPIC_DATABASE_URL`, else a file under `EPIC_HOME`."""
     named = os.environ.get("EPIC_DATABASE_URL")
+    if named and named.startswith(("postgresql://", "postgres://")):
+        # The driver that the extra `postgresql` installs; SQLAlchemy's own default is another one.
+        return "postgresql+psycopg://" + named.partition("://")[2]
     return named or f"sqlite:///{private_directory(home()) / 'store.db'}"
 
 

@@ -6,7 +6,6 @@ import dataclasses
 import json
 import re
 import sqlite3
-from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -360,14 +359,9 @@ def test_the_skew_of_a_clock_is_only_what_the_way_does_not_explain() -> None:
 
 
 def test_nothing_more_is_asked_of_an_engine_that_does_not_answer(monkeypatch) -> None:
-    def refuse(_host: object) -> None:
-        try:
-            Path("/nowhere/docker.sock").stat()
-        except FileNotFoundError as problem:
-            raise ConnectionError("('Connection aborted.', …)") from problem
-
-    monkeypatch.setattr("epic_runner.docker_api.engine_version", refuse)
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
     facts = doctor_facts.gather()
+    assert facts.engine.address == "unix:///nowhere/docker.sock"
     assert facts.engine.error == "No such file or directory"
     assert (facts.disk, facts.catalog) == (None, None)
     assert finding(facts, "docker").state == State.FAIL

@@ -108,6 +108,13 @@ def test_a_quiet_command_speaks_when_it_fails() -> None:
     assert "exit code 3" in told.stderr
 
 
+def test_an_engine_that_is_named_and_not_there_is_not_replaced_by_another() -> None:
+    told = lib("ensure_docker", DOCKER_HOST="unix:///nowhere/docker.sock")
+    assert told.returncode == 1
+    assert "DOCKER_HOST=unix:///nowhere/docker.sock" in told.stderr
+    assert "unset DOCKER_HOST" in told.stderr
+
+
 @pytest.mark.parametrize(
     ("code", "exit_code", "summary"),
     [

@@ -1,0 +1,99 @@
+"""Ansible's events as phases, nodes, and one readable error."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from epic_runner.errors import OperationFailed, PortsTaken
+from epic_runner.events import Step, Translator
+
+
+class Play:
+    """Feeds a translator as ansible-runner does."""
+
+    def __init__(self) -> None:
+        self.steps: list[Step] = []
+        self.translator = Translator(self.steps.append)
+
+    def happens(self, event: str, **data: Any) -> None:
+        assert self.translator.handle({"event": event, "event_data": data})
+
+    def begins(self, name: str = "Create nodes") -> None:
+        self.happens("playbook_on_play_start", name=name)
+
+    def fails(self, **result: Any) -> OperationFailed:
+        self.happens("runner_on_failed", host="local", res=result)
+        failure = self.translator.failure()
+        assert failure
+        return failure
+
+
+@pytest.fixture
+def play() -> Play:
+    made = Play()
+    made.begins()
+    return made
+
+
+def test_nodes_are_told_as_the_module_reports_them(play: Play) -> None:
+    play.happens("runner_on_ok", host="local", res={"nodes": {"worker-1": "created"}})
+    assert [(step.phase, step.node, step.message) for step in play.steps] == [
+        ("Create nodes", "", ""),
+        ("Create nodes", "worker-1", "created"),
+    ]
+    assert play.translator.failure() is None
+    assert play.translator.saw_events
+
+
+def test_a_node_that_failed_is_named_with_its_reason(play: Play) -> None:
+    failure = play.fails(msg="x", nodes={}, failed_nodes={"worker-1": "no space left on device"})
+    assert failure.message == "Create nodes: worker-1: no space left on device"
+    assert play.steps[-1].failed
+
+
+def test_several_failures_are_counted(play: Play) -> None:
+    failure = play.fails(failed_nodes={"worker-1": "a", "worker-2": "b"})
+    assert failure.message == "Create nodes: worker-1: a (1 more failed)"
+
+
+def test_a_command_that_failed_shows_the_last_lines_of_the_logs(play: Play) -> None:
+    outcome = {"rc": 1, "stdout": "", "stderr": "first\nnobody answers", "logs": {"/l": "x\ny"}}
+    failure = play.fails(msg="m", outcomes={"master-1": outcome, "worker-1": {"rc": 0}})
+    assert "master-1: nobody answers" in failure.message
+    assert "Its last log lines:\n  x\n  y" in failure.message
+
+
+def test_a_missing_image_comes_with_the_command_that_makes_it(play: Play) -> None:
+    from epic_runner.catalog import load_catalog
+    from epic_runner.resources import content_root
+
+    spark = load_catalog(content_root() / "images").get("spark")
+    assert spark
+    failure = play.fails(msg="this host does not have it", missing_images=[spark.reference])
+    assert "this host does not have it" in failure.message
+    assert failure.hint == "epic-run image build spark"
+
+
+def test_ports_that_others_have_are_an_error_of_their_own(play: Play) -> None:
+    failure = play.fails(failed_nodes={"master-1": "taken"}, port_clashes=["master-1"])
+    assert isinstance(failure, PortsTaken)
+    assert failure.nodes == {"master-1"}
+
+
+def test_ports_are_not_the_matter_when_something_else_failed_too(play: Play) -> None:
+    failure = play.fails(
+        failed_nodes={"master-1": "taken", "worker-1": "disk"}, port_clashes=["master-1"]
+    )
+    assert not isinstance(failure, PortsTaken)
+
+
+def test_an_ordinary_task_is_told_without_ansibles_own_places(play: Play) -> None:
+    failure = play.fails(msg="It is  undefined.\nOrigin: /somewhere/vars.yml:3")
+    assert failure.message == "Create nodes: host local: It is undefined."
+
+
+def test_an_error_that_is_ignored_is_none(play: Play) -> None:
+    play.happens("runner_on_failed", host="local", res={"msg": "x"}, ignore_errors=True)
+    assert play.translator.failure() is None

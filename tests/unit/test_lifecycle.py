@@ -1,0 +1,84 @@
+"""What a launch, an expand or a shrink makes of a cluster's wishes: pure functions."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from life_samples import GIB, record, role, spec, tenant
+
+from epic_runner.cluster import ClusterSpec, Size, split_name
+from epic_runner.errors import InputError
+from epic_runner.lifecycle import acting_user, grown, resized
+from epic_runner.store import TenantRecord
+
+
+@given(st.integers(1, 20), st.integers(1, 20))
+def test_a_launch_never_asks_for_fewer_nodes_than_there_are(have, wanted) -> None:
+    after = grown(record(spec(have)), spec(wanted))
+    assert after.role("worker").count == max(have, wanted)
+    assert after.role("master").count == 1
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        (replace(spec(), app="mesos"), "app spark@3.5.9 is not mesos@3.5.9"),
+        (replace(spec(), app_version="4.0"), "not spark@4.0"),
+        (replace(spec(), roles=spec().roles[:1]), "its node roles are others"),
+        (spec(size=Size(2, GIB), flavor="big"), "master has flavor tiny, not big"),
+        (spec(services=("spark-master", "jupyter")), "not spark-master, jupyter"),
+    ],
+)
+def test_a_cluster_that_differs_in_more_than_counts_is_refused(
+    other: ClusterSpec, said: str
+) -> None:
+    with pytest.raises(InputError) as refused:
+        grown(record(spec()), other)
+    assert said in refused.value.message
+    assert "--name" in (refused.value.hint or "")
+
+
+def test_a_half_destroyed_cluster_has_to_be_destroyed_first() -> None:
+    with pytest.raises(InputError, match="half destroyed"):
+        grown(record(spec(), wanted="absent"), spec())
+
+
+@given(st.integers(1, 9), st.integers(-9, 9))
+def test_counts_stay_within_the_limits_of_the_app(count, by) -> None:
+    of = replace(spec(), roles=(role("worker", count, minimum=2, maximum=7),))
+    if 2 <= count + by <= 7:
+        assert resized(of, "worker", by).role("worker").count == count + by
+    else:
+        with pytest.raises(InputError, match="at least 2|at most 7"):
+            resized(of, "worker", by)
+
+
+def test_a_node_role_that_is_not_there_is_named_with_those_that_are() -> None:
+    with pytest.raises(InputError, match="it has master, worker"):
+        resized(spec(), "gateway", 1)
+
+
+def test_only_members_act() -> None:
+    assert acting_user(tenant(), None) == "ada"
+    assert acting_user(tenant(), "bob") == "bob"
+    with pytest.raises(InputError, match="eve is not a member of tenant work"):
+        acting_user(tenant(), "eve")
+    with pytest.raises(InputError, match="has no members"):
+        acting_user(TenantRecord("work", {}, {}), None)
+
+
+def test_a_name_may_carry_its_tenant() -> None:
+    assert split_name("lab") == (None, "lab")
+    assert split_name("work/lab") == ("work", "lab")
+    assert split_name("lab", "work") == ("work", "lab")
+
+
+@given(st.integers(0, 30))
+def test_a_spec_survives_a_trip_through_json(workers) -> None:
+    import json
+
+    of = spec(workers)
+    assert ClusterSpec.from_dict(json.loads(json.dumps(of.as_dict()))) == of

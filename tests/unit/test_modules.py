@@ -1,0 +1,304 @@
+"""The own Ansible modules, before an engine that only remembers what it was asked."""
+
+from __future__ import annotations
+
+import fcntl
+import http.server
+import importlib.util
+import io
+import json
+import os
+import socketserver
+import struct
+import sys
+import tarfile
+import threading
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+UTILITY = "ansible.module_utils.epic_docker"
+ROLES = {"worker": {"image": "epic/spark:1", "cores": 1, "memory_bytes": 2**30, "pids_limit": 99,
+                    "files": {"/etc/epic/x": {"content": "x"}}}}  # fmt: skip
+NODE = {"name": "lab-worker-1", "short_name": "worker-1", "container": "epic.work.lab.worker-1",
+        "role": "worker", "index": 1, "ports": []}  # fmt: skip
+
+
+def load(name: str, path: str) -> ModuleType:
+    found = importlib.util.spec_from_file_location(name, ROOT / path)
+    assert found
+    assert found.loader
+    module = importlib.util.module_from_spec(found)
+    sys.modules[name] = module
+    found.loader.exec_module(module)
+    return module
+
+
+utility = load(UTILITY, "module_utils/epic_docker.py")
+nodes = load("epic_nodes", "library/epic_nodes.py")
+execute = load("epic_exec", "library/epic_exec.py")
+
+
+class Engine:
+    """An engine with one container that is as wanted, unless a test says otherwise."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.refusals: dict[str, Any] = {}
+        self.containers: list[dict[str, Any]] = []
+        self.manifest: bytes | None = None
+        self.images = {"epic/spark:1"}
+
+    def request(self, method: str, url: str, body: Any = None, query: Any = None, *,
+                missing_ok: bool = False) -> Any:  # fmt: skip
+        del body, query, missing_ok
+        self.asked.append(f"{method} {url}")
+        for piece, problem in self.refusals.items():
+            if piece in self.asked[-1]:
+                raise problem
+        if url.startswith("/images/"):
+            return {"Id": 1} if url.split("/", 2)[2].removesuffix("/json") in self.images else None
+        return {"Id": 1}
+
+    def labelled(self, kind: str, _labels: Any) -> list[dict[str, Any]]:
+        return self.containers if kind == "containers" else []
+
+    def put_files(self, _container: str, files: dict[str, Any]) -> None:
+        self.asked.append(f"PUT {' '.join(sorted(files))}")
+
+    def read_file(self, _container: str, _path: str) -> bytes | None:
+        return self.manifest
+
+    def has_file(self, _container: str, _path: str, _file: Any) -> bool:
+        return True
+
+    def changes(self) -> list[str]:
+        return [item for item in self.asked if not item.startswith("GET")]
+
+
+def params(**values: Any) -> dict[str, Any]:
+    given = {"cluster": f"lab{os.getpid()}", "tenant": "work", "nodes": [NODE],
+             "network": {"name": "epic.work"}, "node_roles": ROLES, **values}  # fmt: skip
+    return {
+        name: given.get(name, option.get("default")) for name, option in nodes.ARGUMENT_SPEC.items()
+    }
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch) -> Engine:
+    made = Engine()
+    monkeypatch.setattr(nodes, "Docker", lambda _: made)
+    return made
+
+
+def present(engine: Engine, state: str = "running", **values: Any) -> None:
+    wanted = nodes.Converger(params(**values), check=False).container_spec(NODE)
+    engine.containers = [{"Id": "c1", "State": state, "Labels": wanted["Labels"]}]
+    engine.manifest = nodes.manifest(ROLES["worker"]["files"]).encode()
+
+
+def outcome(engine: Engine, *, check: bool = False, **values: Any) -> Any:
+    result = nodes.run(params(**values), check)
+    assert not result.get("failed"), result
+    return result["nodes"].get("worker-1")
+
+
+def test_a_missing_node_is_made_filled_and_started_in_this_order(engine: Engine) -> None:
+    assert outcome(engine) == "created"
+    assert engine.changes()[-4:] == [
+        "POST /volumes/create",
+        "POST /containers/create",
+        "PUT /etc/epic/manifest.json /etc/epic/x",
+        "POST /containers/epic.work.lab.worker-1/start",
+    ]
+
+
+def test_a_node_that_is_as_wanted_is_not_touched(engine: Engine) -> None:
+    present(engine)
+    assert outcome(engine) == "unchanged"
+    assert not engine.changes()
+
+
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [("exited", "started"), ("created", "started"), ("paused", "resumed"), ("dead", "recreated")],
+)
+def test_a_node_in_any_state_is_made_to_run(engine: Engine, state: str, said: str) -> None:
+    present(engine, state)
+    assert outcome(engine) == said
+    assert engine.changes()
+
+
+def test_a_node_of_another_shape_is_made_anew(engine: Engine) -> None:
+    present(engine)
+    larger = {"worker": {**ROLES["worker"], "cores": 2}}
+    assert outcome(engine, node_roles=larger) == "recreated"
+    assert outcome(engine, node_roles=larger, leave_running=True) == "unchanged"
+
+
+def test_a_mended_node_remembers_its_files_only_after_its_restart(engine: Engine) -> None:
+    present(engine)
+    engine.manifest = b"other"
+    assert outcome(engine) == "mended"
+    assert engine.changes() == [
+        "PUT /etc/epic/x",
+        "POST /containers/epic.work.lab.worker-1/restart",
+        "PUT /etc/epic/manifest.json",
+    ]
+
+
+@pytest.mark.parametrize("state", ["started", "stopped", "absent"])
+@pytest.mark.parametrize("there", [True, False])
+def test_a_check_changes_nothing(engine: Engine, state: str, there: bool) -> None:
+    if there:
+        present(engine, "paused")
+    outcome(engine, check=True, state=state)
+    assert not engine.changes()
+
+
+def test_a_missing_image_is_found_before_anything_is_made(engine: Engine) -> None:
+    engine.images = set()
+    result = nodes.run(params(), False)
+    assert result["failed"]
+    assert result["missing_images"] == ["epic/spark:1"]
+    assert not engine.changes()
+    present(engine)  # nothing has to be made of it
+    assert outcome(engine) == "unchanged"
+
+
+def test_a_port_that_is_taken_is_told_apart(engine: Engine) -> None:
+    engine.refusals["/start"] = utility.DockerError(
+        500, "listen tcp4 127.0.0.1:20000: bind: address already in use"
+    )
+    result = nodes.run(params(), False)
+    assert result["failed"]
+    assert result["port_clashes"] == ["worker-1"]
+    engine.refusals["/start"] = utility.DockerError(500, "no space left on device")
+    assert nodes.run(params(), False)["port_clashes"] == []
+
+
+def test_a_removal_that_others_began_is_waited_for(engine: Engine) -> None:
+    present(engine)
+    engine.refusals["DELETE /containers"] = utility.DockerError(409, "already in progress")
+    assert outcome(engine, state="absent") == "removed"
+    assert "POST /containers/c1/wait" in engine.asked
+
+
+def test_other_names_on_the_host_are_not_held_up() -> None:
+    with utility.hold(f"a{os.getpid()}", fcntl.LOCK_EX), utility.hold(f"b{os.getpid()}",
+                                                                       fcntl.LOCK_EX):  # fmt: skip
+        with pytest.raises(BlockingIOError), utility.hold(
+            f"a{os.getpid()}", fcntl.LOCK_SH | fcntl.LOCK_NB
+        ):
+            pass
+    with utility.hold(f"a{os.getpid()}", fcntl.LOCK_SH), utility.hold(
+        f"a{os.getpid()}", fcntl.LOCK_SH | fcntl.LOCK_NB
+    ):
+        pass
+
+
+def test_an_archive_holds_contents_modes_and_owners() -> None:
+    data = utility.archive(
+        {"/etc/epic/run": {"content": "ä\n", "mode": "0755", "uid": 7, "gid": "8"},
+         "/etc/epic/bytes": {"base64": "AAE="}}
+    )  # fmt: skip
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        members = {member.name: member for member in tar}
+        run = members["etc/epic/run"]
+        assert (run.mode, run.uid, run.gid) == (0o755, 7, 8)
+        content = tar.extractfile("etc/epic/bytes")
+        assert content
+        assert content.read() == b"\0\1"
+    assert members["etc/epic/bytes"].mode == 0o644
+
+
+def test_a_node_is_as_good_as_its_first_failed_command() -> None:
+    commands = [{"node": "master-1"}, {"node": "master-1"}, {"node": "worker-1"}]
+    bad = {"rc": 1, "stdout": "", "stderr": "no workers"}
+    good = {"rc": 0, "stdout": "a\n", "stderr": ""}
+    assert execute.by_node(commands, [bad, good, good])["master-1"] is bad
+    assert execute.by_node(commands, [good, bad, good])["master-1"] is bad
+    assert execute.by_node(commands, [good, good, good])["master-1"]["stdout"] == "a\na\n"
+
+
+# -- the client of the engine's API, before a server on a socket --------------------------------
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def log_message(self, *_: Any) -> None:
+        pass
+
+    def address_string(self) -> str:
+        return "local"
+
+    def answer(self, status: int, body: bytes, kind: str = "application/json") -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_GET(self) -> None:
+        if "/exec/" in self.path:
+            self.answer(200, json.dumps({"ExitCode": 3}).encode())
+        elif "missing" in self.path:
+            self.answer(404, b'{"message": "No such container"}')
+        else:
+            data = utility.archive({"/f": {"content": "hello", "mode": "0600", "uid": 5}})
+            self.answer(200, data, "application/x-tar")
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if self.path.endswith("/exec"):
+            self.answer(201, b'{"Id": "e1"}')
+        else:
+            frames = [(1, b"out"), (2, b"err"), (1, b"more")]
+            body = b"".join(struct.pack(">BxxxL", n, len(data)) + data for n, data in frames)
+            self.answer(200, body, "application/vnd.docker.raw-stream")
+
+
+class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+    daemon_threads = True
+
+    def get_request(self) -> Any:
+        request, _ = super().get_request()
+        return request, ("local", 0)
+
+
+@pytest.fixture
+def client(tmp_path: Path):
+    path = str(tmp_path / "docker.sock")
+    with Server(path, Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield utility.Docker(path)
+        server.shutdown()
+        thread.join()
+
+
+def test_the_frames_of_an_attached_command_are_taken_apart(client: Any) -> None:
+    assert client.execute("c1", ["true"]) == (3, "outmore", "err")
+
+
+def test_files_of_a_container_are_compared_with_mode_and_owner(client: Any) -> None:
+    assert client.read_file("c1", "/f") == b"hello"
+    assert client.has_file("c1", "/f", {"content": "hello", "mode": "0600", "uid": 5})
+    assert not client.has_file("c1", "/f", {"content": "hello", "mode": "0644", "uid": 5})
+    assert not client.has_file("c1", "/f", {"content": "hello", "mode": "0600"})
+    assert not client.has_file("c1", "/f", {"content": "other", "mode": "0600", "uid": 5})
+    assert not client.has_file("missing", "/f", {"content": "hello"})
+
+
+def test_refusals_carry_the_engines_own_words(client: Any) -> None:
+    assert client.request("GET", "/containers/missing/json", missing_ok=True) is None
+    with pytest.raises(utility.DockerError, match="No such container") as refused:
+        client.request("GET", "/containers/missing/json")
+    assert refused.value.status == 404
+
+
+def test_an_engine_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(utility.DockerError, match=r"none\.sock"):
+        utility.Docker(str(tmp_path / "none.sock")).request("GET", "/info")

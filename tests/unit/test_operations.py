@@ -1,0 +1,231 @@
+"""Operations: one at a time on a cluster, and every end of one is recorded."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from life_samples import document
+
+from epic_runner import operations, runner
+from epic_runner.errors import ClusterBusy, EpicError
+from epic_runner.events import Step
+from epic_runner.operations import is_alive, operate
+from epic_runner.store import OperationRecord, Store
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("EPIC_HOME", str(tmp_path))
+    made = Store(f"sqlite:///{tmp_path}/store.db")
+    yield made
+    made.close()
+
+
+def begin(store: Store, cluster: str = "lab", **values: Any):
+    defaults: dict[str, Any] = {
+        "tenant": "work", "verb": "expand", "arguments": {"by": 1}, "user": "ada",
+        "prepare": lambda _: None, "listener": lambda _: None,
+    }  # fmt: skip
+    return operate(store, cluster=cluster, **{**defaults, **values})
+
+
+def last(store: Store, cluster: str = "lab") -> OperationRecord:
+    with store.read() as transaction:
+        return transaction.operations("work", cluster)[0]
+
+
+def put(store: Store, **values: Any) -> None:
+    now = time.time()
+    defaults: dict[str, Any] = {
+        "id": "old", "tenant": "work", "cluster": "lab", "verb": "launch", "user": "bob",
+        "controller": "elsewhere", "pid": 1, "pid_started": "1", "phase": "Create nodes",
+        "started_at": now, "heartbeat_at": now,
+    }  # fmt: skip
+    with store.transaction() as transaction:
+        transaction.add_operation(OperationRecord(**{**defaults, **values}))
+
+
+@pytest.mark.parametrize(
+    ("problem", "state"),
+    [
+        (None, "done"),
+        (EpicError("no room"), "failed"),
+        (RuntimeError("a fault"), "failed"),
+        (KeyboardInterrupt(), "interrupted"),
+    ],
+)
+def test_every_end_is_recorded(
+    store: Store, problem: BaseException | None, state: str
+) -> None:
+    try:
+        with begin(store):
+            assert last(store).state == "running"
+            if problem:
+                raise problem
+    except BaseException as raised:
+        assert raised is problem
+    assert last(store).state == state
+    assert last(store).ended_at
+
+
+def test_what_the_preparation_refuses_leaves_no_trace(store: Store) -> None:
+    def refuse(transaction: Any) -> None:
+        transaction.apply_tenant(document())
+        raise EpicError("no room")
+
+    with pytest.raises(EpicError, match="no room"), begin(store, prepare=refuse):
+        pass
+    with store.read() as transaction:
+        assert transaction.operations() == []
+        assert transaction.tenants() == []
+
+
+def test_a_second_operation_is_told_who_holds_the_cluster(store: Store) -> None:
+    with begin(store), pytest.raises(ClusterBusy) as busy, begin(store, verb="stop"):
+        pass
+    assert "lab is busy: ada runs expand on it" in busy.value.message
+    assert f"process {os.getpid()}" in busy.value.message
+    with begin(store), begin(store, cluster="other"):
+        pass
+
+
+def test_an_operation_on_the_tenant_keeps_all_others_away(store: Store) -> None:
+    with (
+        begin(store, cluster="", verb="tenant-remove"),
+        pytest.raises(ClusterBusy, match="Tenant work is busy: ada runs tenant-remove"),
+        begin(store),
+    ):
+        pass
+
+
+def test_the_account_acts_when_nobody_is_named(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOGNAME", "eve")
+    with begin(store, user=""):
+        assert last(store).user == "eve"
+
+
+def test_a_dead_process_of_this_machine_is_taken_over_at_once(store: Store) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    put(store, controller=operations.platform.node(), pid=dead.pid)
+    with begin(store):
+        pass
+    with store.read() as transaction:
+        found = {item.id: item for item in transaction.operations()}
+    assert found["old"].state == "interrupted"
+    assert last(store).state == "done"
+
+
+def test_a_process_id_that_was_given_to_another_is_no_sign_of_life() -> None:
+    record = OperationRecord(
+        "x", "work", "lab", "launch", controller=operations.platform.node(), pid=os.getpid(),
+        pid_started="1",
+    )  # fmt: skip
+    assert not is_alive(record, time.time())
+
+
+def test_another_machine_lives_as_long_as_its_heart_beats(store: Store) -> None:
+    put(store)
+    with pytest.raises(ClusterBusy, match="on elsewhere, phase: Create nodes"), begin(store):
+        pass
+    with store.transaction() as transaction:
+        transaction.set_operation("old", heartbeat_at=time.time() - operations.STALE_SECONDS - 1)
+    with begin(store):
+        pass
+
+
+def test_what_a_dead_operation_left_running_ends_before_another_begins(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = subprocess.Popen(
+        [sys.executable, "-c", "print(flush=True); input()"],
+        env={**os.environ, runner.OPERATION_VARIABLE: "old"},
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    assert left.stdout
+    left.stdout.readline()
+    put(store, controller=operations.platform.node(), pid=999999999)
+    # Who is killed before all is recorded leaves it to the next one to find.
+    ended = []
+    real = operations.end_leftovers
+    monkeypatch.setattr(
+        operations, "end_leftovers", lambda name: ended.append((name, last(store).id, real(name)))
+    )
+    with begin(store):
+        assert left.wait(10) < 0
+    assert ended == [("old", "old", 1)]
+    left.stdout.close()
+    assert left.stdin
+    left.stdin.close()
+
+
+def test_steps_are_recorded_and_passed_on(store: Store) -> None:
+    seen: list[Step] = []
+    with begin(store, listener=seen.append) as running:
+        running.listener(Step("Create nodes"))
+        running.listener(Step("Create nodes", "worker-1", "created"))
+    assert [(step.cluster, step.node) for step in seen] == [("lab", ""), ("lab", "worker-1")]
+    with store.read() as transaction:
+        events = transaction.events(running.record.id)
+    assert [event["message"] for event in events] == ["", "created"]
+    assert last(store).phase == "Create nodes"
+
+
+def test_a_reader_who_leaves_does_not_end_the_operation(store: Store) -> None:
+    def broken(_: Step) -> None:
+        raise BrokenPipeError
+
+    with begin(store, listener=broken) as running:
+        running.listener(Step("Create nodes"))
+    assert last(store).state == "done"
+
+
+def test_steps_wait_for_a_store_that_fails_for_a_while(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(operations, "HEARTBEAT_SECONDS", 0.01)
+    real, broken, tried = store.transaction, threading.Event(), threading.Event()
+
+    def transaction():
+        if broken.is_set():
+            tried.set()
+            raise EpicError("locked")
+        return real()
+
+    monkeypatch.setattr(store, "transaction", transaction)
+    with begin(store) as running:
+        broken.set()
+        running.listener(Step("Create nodes"))
+        assert tried.wait(10)
+        broken.clear()
+    with store.read() as reading:
+        assert [event["phase"] for event in reading.events(running.record.id)] == ["Create nodes"]
+
+
+def test_old_folders_of_operations_go(store: Store, tmp_path: Path) -> None:
+    folder = tmp_path / "operations"
+    for number in range(operations.KEPT_DIRECTORIES + 5):
+        (folder / f"20200101-000000-{number:08}").mkdir(parents=True)
+    with begin(store):
+        pass
+    kept = sorted(path.name for path in folder.iterdir())
+    assert len(kept) == operations.KEPT_DIRECTORIES
+    assert kept[-1].endswith(f"{operations.KEPT_DIRECTORIES + 4:08}")
+
+
+def test_plays_see_nothing_secret_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = runner._environment(
+        {"PATH": "/bin", "VAULT_TOKEN": "s", "EPIC_DATABASE_URL": "s", "EPIC_HOME": "/h",
+         "LC_ALL": "C", "AWS_SECRET_ACCESS_KEY": "s"}
+    )  # fmt: skip
+    assert set(seen) == {"PATH", "EPIC_HOME", "LC_ALL"}
+    assert seen["PATH"].startswith(str(Path(sys.executable).parent))

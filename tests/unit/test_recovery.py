@@ -1,0 +1,170 @@
+"""Rebuilding the store from what Docker's containers tell of themselves."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from life_samples import document, host, node, record, spec, tenant
+
+from epic_runner import recovery
+from epic_runner.errors import NotFound
+from epic_runner.inventory import labels
+from epic_runner.recovery import counted, described_tenant, find_remains, recover, strays
+from epic_runner.store import Store
+
+HOSTS = {"local": host()}
+PASSWD = b"ada:x:20000:20000:ada:/home/ada:/bin/bash\ncyd:x:20002:20002:cyd:/home/cyd:/bin/bash\n"
+
+
+class Engine:
+    """Stands in for Docker's reading side."""
+
+    def __init__(self) -> None:
+        self.found: list[dict[str, Any]] = []
+        self.stores: list[dict[str, Any]] = []
+        self.files: dict[tuple[str, str], bytes] = {}
+        self.vanished: set[str] = set()
+
+    def add(self, name: str, state: str = "running", ports: bool = True) -> None:
+        cluster = record(spec(1), "master-1", "worker-1")
+        of = node(cluster.spec, name)
+        self.found.append(
+            {
+                "Id": name, "Names": [f"/{of.container}"], "State": state, "Created": len(self.found),
+                "Labels": {
+                    **labels(cluster, tenant()), "epic.tenant": "work", "epic.cluster": "lab",
+                    "epic.role": of.role, "epic.index": str(of.index),
+                },
+                "Ports": {"8080/tcp": [{"HostPort": "20003"}]} if ports else {},
+            }
+        )  # fmt: skip
+
+    def containers(self, _: Any, wanted: dict[str, str | None]) -> list[dict[str, Any]]:
+        return [item for item in self.found if self._carries(item, wanted)]
+
+    def volumes(self, _: Any, wanted: dict[str, str | None]) -> list[dict[str, Any]]:
+        return [item for item in self.stores if self._carries(item, wanted)]
+
+    @staticmethod
+    def _carries(item: dict[str, Any], wanted: dict[str, str | None]) -> bool:
+        return all(
+            key in item["Labels"] and value in (None, item["Labels"][key])
+            for key, value in wanted.items()
+        )
+
+    def inspect(self, _: Any, container: str) -> dict[str, Any]:
+        if container in self.vanished:
+            raise NotFound("No such container")
+        found = next(item for item in self.found if item["Id"] == container)
+        return {"HostConfig": {"PortBindings": found["Ports"]}}
+
+    def read_file(self, _: Any, container: str, path: str) -> bytes | None:
+        return self.files.get((container, path))
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch) -> Engine:
+    made = Engine()
+    monkeypatch.setattr(recovery, "docker_api", made)
+    return made
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("EPIC_HOME", str(tmp_path))
+    made = Store(f"sqlite:///{tmp_path}/store.db")
+    yield made
+    made.close()
+
+
+@given(st.sets(st.integers(1, 20)), st.sets(st.integers(1, 3)))
+def test_the_highest_number_is_the_count(workers, masters) -> None:
+    of = spec(5)
+    nodes = [node(of, f"worker-{index}") for index in workers]
+    nodes += [node(of, f"master-{index}") for index in masters]
+    found = counted(of, nodes)
+    assert found.role("worker").count == max(workers, default=1)
+    assert found.role("master").count == max(masters, default=1)
+
+
+def test_a_lost_cluster_is_written_back(engine: Engine, store: Store, tmp_path: Path) -> None:
+    engine.add("master-1")
+    engine.add("worker-1")
+    engine.files["worker-1", recovery.PASSWD_FILE] = PASSWD
+    engine.files["worker-1", recovery.SUDOERS_FILE] = b"# who\ncyd ALL=(ALL) NOPASSWD: ALL\n"
+    engine.files["master-1", recovery.TOKEN_FILE] = b"secret"
+    assert recover(store, HOSTS).clusters == ("work/lab",)
+    with store.read() as transaction:
+        cluster = transaction.find_cluster("lab")
+        known = transaction.tenant("work")
+    assert [item.short_name for item in cluster.nodes] == ["master-1", "worker-1"]
+    assert cluster.nodes[0].ports == {"spark-master": 20003}
+    assert (cluster.owner, cluster.wanted) == ("ada", "running")
+    assert known.uids == {"ada": 20000, "bob": 20001, "cyd": 20002}
+    assert json.loads((tmp_path / "secrets/work/lab.json").read_text()) == {"token": "secret"}
+    assert recover(store, HOSTS) == recovery.Recovered((), ())
+
+
+def test_only_the_named_cluster_is_written_back(engine: Engine, store: Store) -> None:
+    engine.add("master-1")
+    assert recover(store, HOSTS, "other").clusters == ()
+    assert recover(store, HOSTS, "lab", "away").clusters == ()
+    assert recover(store, HOSTS, "work/lab").clusters == ("work/lab",)
+
+
+def test_a_cluster_that_is_just_being_removed_is_passed_over(engine: Engine, store: Store) -> None:
+    engine.add("master-1")
+    engine.vanished.add("master-1")
+    assert recover(store, HOSTS).clusters == ()
+
+
+def test_a_cluster_that_does_not_run_comes_back_stopped(engine: Engine, store: Store) -> None:
+    engine.add("master-1", state="exited")
+    recover(store, HOSTS)
+    with store.read() as transaction:
+        assert transaction.find_cluster("lab").wanted == "stopped"
+
+
+def test_members_are_those_whom_the_node_knows_by_now() -> None:
+    described = {"document": document(quota={"nodes": 4}), "uids": {"ada": 20000, "bob": 20001}}
+    found = described_tenant(described, PASSWD, b"")
+    assert [(m["user"], m["role"], m["sudo"]) for m in found.members] == [
+        ("ada", "admin", False),
+        ("cyd", "member", False),
+    ]
+    assert found.uids == {"ada": 20000, "bob": 20001, "cyd": 20002}
+    assert found.quota == {"nodes": 4}
+    assert described_tenant(described, None, None).members == described["document"]["members"]
+
+
+def test_strays_are_what_carries_the_labels_and_is_not_known(engine: Engine) -> None:
+    engine.add("master-1")
+    engine.add("worker-7")
+    assert [item.short_name for item in strays(HOSTS, record(spec(), "master-1"))] == ["worker-7"]
+
+
+def test_remains_are_found_by_volumes_alone(engine: Engine) -> None:
+    engine.stores.append(
+        {"Name": "v", "Labels": {"epic.tenant": "work", "epic.cluster": "gone"}}
+    )
+    found = find_remains(HOSTS, "gone", None)
+    assert found is not None
+    assert (found.tenant, found.name, found.wanted) == ("work", "gone", "absent")
+    assert find_remains(HOSTS, "work/gone", None) is not None
+    assert find_remains(HOSTS, "gone", "away") is None
+
+
+def test_orphans_are_told_with_the_way_to_remove_them(engine: Engine, store: Store) -> None:
+    engine.stores += [
+        {"Name": "epic.work.gone.worker-1",
+         "Labels": {"epic.tenant": "work", "epic.cluster": "gone"}},
+        {"Name": "epic.work.storage", "Labels": {"epic.tenant": "work"}},
+    ]  # fmt: skip
+    orphans = recover(store, HOSTS).orphans
+    assert any("epic-run destroy work/gone" in item for item in orphans)
+    assert any("epic.work.storage" in item for item in orphans)

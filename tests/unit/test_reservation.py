@@ -1,0 +1,125 @@
+"""Reservation: numbers, hosts and ports of new nodes, within quota, or nothing at all."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from life_samples import GIB, NOTEBOOK, PAGE, host, node, record, spec, tenant
+
+from epic_runner import ports, quota, reservation
+from epic_runner.cluster import Node, newest_first
+from epic_runner.errors import EpicError, QuotaExceeded
+from epic_runner.reservation import missing_nodes, new_nodes, other_ports
+
+HOSTS = {"local": host()}
+
+
+@pytest.fixture(autouse=True)
+def _no_port_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    choose = ports.choose
+    monkeypatch.setattr(
+        reservation.ports,
+        "choose",
+        lambda endpoints, taken, free=lambda _: True: choose(endpoints, taken, free),
+    )
+
+
+@given(
+    st.integers(0, 8),
+    st.sets(st.integers(1, 12), max_size=8),
+    st.sets(st.integers(1, 12), max_size=4),
+)
+def test_new_numbers_are_the_lowest_that_nobody_has(count, have, leaving) -> None:
+    of = spec(count)
+    names = [f"worker-{index}" for index in sorted(have)]
+    cluster = record(
+        of, "master-1", *names, leaving=tuple(f"worker-{index}" for index in leaving & have)
+    )
+    missing = [(role.name, index) for role, index in missing_nodes(cluster)]
+    assert all(name == "worker" for name, _ in missing)
+    new = [index for _, index in missing]
+    assert len(new) == max(0, count - len(have - leaving))
+    assert not set(new) & have  # nor the number of one that is still leaving
+    assert new == sorted(new)
+    free = [index for index in range(1, 40) if index not in have]
+    assert new == free[: len(new)]
+
+
+@given(st.integers(1, 6), st.integers(1, 6))
+def test_reserving_twice_is_reserving_once(first, second) -> None:
+    cluster = record(spec(first))
+    cluster = replace(cluster, nodes=new_nodes(cluster, [], tenant(), HOSTS))
+    assert new_nodes(cluster, [cluster], tenant(), HOSTS) == ()
+    grown = replace(cluster, spec=spec(max(first, second)))
+    assert len(new_nodes(grown, [cluster], tenant(), HOSTS)) == max(0, second - first)
+
+
+@given(st.integers(0, 12), st.integers(0, 12), st.integers(0, 12))
+def test_the_quota_is_never_exceeded(nodes, cores, gib) -> None:
+    limits = {"nodes": nodes, "cores": cores, "memory": gib * GIB}
+    other = record(spec(2, name="other"), "master-1", "worker-1", "worker-2", key=2)
+    foreign = record(spec(9, tenant="away"), *(f"worker-{n}" for n in range(1, 10)), key=3)
+    cluster = record(spec(3))
+    try:
+        new = new_nodes(cluster, [other, foreign], tenant(limits), HOSTS)
+    except QuotaExceeded as refusal:
+        assert min(nodes, cores, gib) < 7
+        assert "7 of" in refusal.message or "7g of" in refusal.message
+    else:
+        usage = quota.usage_of([other, replace(cluster, nodes=new)])
+        assert (usage.nodes, usage.cores, usage.memory) == (7, 7, 7 * GIB)
+        assert usage.nodes <= nodes
+        assert usage.cores <= cores
+        assert usage.memory <= gib * GIB
+
+
+def test_a_tenant_without_quota_is_limited_by_its_hosts() -> None:
+    with pytest.raises(QuotaExceeded, match="No host has room"):
+        new_nodes(record(spec(100)), [], tenant(), HOSTS)
+
+
+def test_stopped_clusters_keep_what_they_reserved() -> None:
+    stopped = record(spec(2, name="other"), "master-1", "worker-1", key=2, wanted="stopped")
+    with pytest.raises(QuotaExceeded, match="clusters: 2 of 1"):
+        new_nodes(record(spec(1)), [stopped], tenant({"clusters": 1}), HOSTS)
+
+
+def test_every_endpoint_has_a_port_of_its_own() -> None:
+    of = spec(1, endpoints=(PAGE, NOTEBOOK))
+    first = replace(record(of), nodes=new_nodes(record(of), [], tenant(), HOSTS))
+    second = record(replace(of, name="two"), key=2)
+    nodes = [*first.nodes, *new_nodes(second, [first], tenant(), HOSTS)]
+    taken = [port for item in nodes for port in item.ports.values()]
+    assert len(taken) == len(set(taken)) == 4
+
+
+def test_a_port_that_a_program_has_is_passed_over() -> None:
+    taken = {ports.FIRST}
+    chosen = ports.choose([PAGE], taken, lambda port: port != ports.FIRST + 1)
+    assert chosen == {"spark-master": ports.FIRST + 2}
+    assert ports.FIRST + 2 in taken
+    with pytest.raises(EpicError, match="All loopback ports"):
+        ports.choose([PAGE], set(), lambda _: False)
+
+
+def test_other_ports_are_neither_the_old_ones_nor_anybody_elses() -> None:
+    of = spec(1)
+    cluster = record(of, "master-1", "worker-1")
+    foreign = replace(
+        record(spec(1, name="two"), key=2),
+        nodes=(node(of, "master-1", {"spark-master": 20001}),),
+    )
+    changed = other_ports(cluster, {"master-1"}, [cluster, foreign])
+    assert [item.short_name for item in changed] == ["master-1"]
+    assert changed[0].ports == {"spark-master": 20002}
+
+
+@given(st.lists(st.integers(1, 30), unique=True))
+def test_the_newest_leave_first(indexes) -> None:
+    nodes = [Node("lab", "work", "worker", index, "local", {}) for index in indexes]
+    nodes.append(Node("lab", "work", "master", 99, "local", {}))
+    leaving = newest_first(nodes, "worker")
+    assert [item.index for item in leaving] == sorted(indexes, reverse=True)

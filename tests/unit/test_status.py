@@ -1,0 +1,98 @@
+"""Status: what is missing, and why, from data alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from life_samples import node, record, spec
+
+from epic_runner.spec.models import AppProbe
+from epic_runner.status import NodeStatus, evaluate, health, node_status, probe_all
+
+PROBE = AppProbe(
+    endpoint="spark-master", path="/json/", list="workers", node="host", match={"state": "ALIVE"}
+)
+
+
+def state_of(container: dict[str, Any] | None, **values: Any) -> tuple[str, str]:
+    defaults: dict[str, Any] = {
+        "services": ("spark-worker",), "answers": {}, "wanted": "running", "leaving": False,
+        "busy": False,
+    }  # fmt: skip
+    found = node_status(node(spec(), "worker-1"), container, **{**defaults, **values})
+    return found.state, found.reason
+
+
+UP = {"State": "running", "Status": "Up 3 minutes"}
+DEAD = {"State": "exited", "Status": "Exited (137) 3 minutes ago"}
+NOT_REGISTERED = {("spark-worker", "lab-worker-1"): "not registered"}
+
+
+@pytest.mark.parametrize(
+    ("container", "values", "state", "reason"),
+    [
+        (UP, {}, "ready", ""),
+        (None, {}, "pending", "its container on host local is missing"),
+        (None, {"busy": True}, "pending", ""),
+        (DEAD, {}, "error", "Exited (137) 3 minutes ago"),
+        (DEAD, {"wanted": "stopped"}, "stopped", ""),
+        (UP, {"wanted": "stopped"}, "stopping", ""),
+        ({"State": "created"}, {}, "creating", "its container was made but never started"),
+        (UP, {"answers": NOT_REGISTERED}, "error", "spark-worker: not registered"),
+        (UP, {"answers": NOT_REGISTERED, "busy": True}, "configuring",
+         "spark-worker: not registered"),
+        (UP, {"leaving": True}, "deleting", "its removal was cut off"),
+        (UP, {"wanted": "absent", "busy": True}, "deleting", ""),
+        (UP, {"unreachable": "no answer"}, "error", "no answer"),
+    ],
+)  # fmt: skip
+def test_every_state_has_its_reason(container, values, state, reason) -> None:
+    assert state_of(container, **values) == (state, reason)
+
+
+def nodes(**states: str) -> list[NodeStatus]:
+    return [
+        NodeStatus(name.replace("_", "-"), name.split("_")[0], "local", name, state)
+        for name, state in states.items()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("states", "strays", "colour"),
+    [
+        ({"master_1": "ready", "worker_1": "ready"}, [], "green"),
+        ({"master_1": "ready", "worker_1": "ready", "worker_2": "error"}, [], "yellow"),
+        ({"master_1": "ready", "worker_1": "error"}, [], "red"),
+        ({"master_1": "error", "worker_1": "ready"}, [], "red"),
+        ({"master_1": "ready", "worker_1": "ready"}, ["epic.work.lab.worker-9"], "yellow"),
+        ({}, [], "red"),
+    ],
+)
+def test_a_cluster_is_red_when_a_node_role_is_down(states, strays, colour) -> None:
+    found, why = health(nodes(**states), "running", strays)
+    assert found == colour
+    assert bool(why) == (colour != "green")
+
+
+def test_a_worker_is_ready_when_its_master_says_so() -> None:
+    alive = {"host": "lab-worker-1", "state": "ALIVE"}
+    dead = {"host": "lab-worker-1", "state": "DEAD"}
+    assert evaluate(PROBE, {"workers": [dead, alive]}, "lab-worker-1") is None
+    assert evaluate(PROBE, {"workers": [dead]}, "lab-worker-1") == "state is DEAD"
+    assert evaluate(PROBE, {"workers": [alive]}, "lab-worker-2") == "not registered"
+    assert evaluate(PROBE, None, "lab-worker-1") == "not registered"
+
+
+def test_every_address_is_asked_once() -> None:
+    cluster = record(spec(3), "master-1", "worker-1", "worker-2", "worker-3")
+    asked = []
+
+    def ask(port: int, path: str) -> tuple[Any, str | None]:
+        asked.append((port, path))
+        return {"workers": [{"host": "lab-worker-2", "state": "ALIVE"}]}, None
+
+    answers = probe_all(cluster, {"spark-worker": PROBE}, ask)
+    assert asked == [(20000, "/json/")]
+    assert answers["spark-worker", "lab-worker-2"] is None
+    assert answers["spark-worker", "lab-worker-3"] == "not registered"
