@@ -23,13 +23,18 @@ def run(arguments: list[str] | None = None) -> int:
     # A service manager's stop, or a closed terminal, ends a run as Ctrl-C does: in order.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
+    output = sys.stdout
     try:
-        return int(cli.main(arguments, prog_name="epic-run", standalone_mode=False) or 0)
+        code = int(cli.main(arguments, prog_name="epic-run", standalone_mode=False) or 0)
+        sys.stdout.flush()
     except click.exceptions.Exit as done:
         return done.exit_code
-    except BrokenPipeError:
-        # The reader of our output (head, say) has left: no more to say.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (BrokenPipeError, SystemExit) as end:
+        # The reader of our output (head, say) has left: no more to say. When click is the first
+        # to notice, it wraps the output and ends the process, as shell completion does too.
+        if isinstance(end, SystemExit) and sys.stdout is output:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), output.fileno())
         return 0
     except (KeyboardInterrupt, Exception) as problem:
         if os.environ.get("EPIC_DEBUG"):
@@ -37,7 +42,7 @@ def run(arguments: list[str] | None = None) -> int:
         lines, code = told(problem)
         for line in lines:
             click.echo(line, err=True)
-        return code
+    return code
 
 
 def told(problem: BaseException) -> tuple[Iterable[str], int]:
@@ -52,6 +57,10 @@ def told(problem: BaseException) -> tuple[Iterable[str], int]:
             return usage_lines(problem), 2
         case EpicError():
             return error_lines(problem), problem.exit_code
+        case OSError(strerror=str()):
+            where = f"{problem.filename}: " if problem.filename else ""
+            hint = "epic-run doctor looks at disks and permissions."
+            return error_lines(EpicError(f"{where}{problem.strerror}.", hint)), 1
         case _:
             text = f"{type(problem).__name__}: {problem}"
             hint = "This is a fault of epic-run; epic-run --debug shows where it is."

@@ -7,6 +7,7 @@ starts it; following only reads. A job does not hold its cluster, which may grow
 
 from __future__ import annotations
 
+import math
 import re
 import shutil
 import time
@@ -16,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from epic_runner import docker_exec
+from epic_runner import docker_api, docker_exec
 from epic_runner.cluster import Node
 from epic_runner.errors import DockerUnavailable, EpicError, InputError, NotFound, OperationFailed
 from epic_runner.hosts import Host
@@ -43,8 +44,10 @@ LARGEST_BYTES = 64 * 2**20
 # How long a follower tries to find its job again after the connection to Docker broke off.
 RECONNECT_SECONDS = 60.0
 
-# Exit codes of `epic-job follow` that are not the job's own.
+# Exit codes of `epic-job`: there is no such job; it left no result.
 _UNKNOWN, _VANISHED = 3, 125
+# A follower's exit codes that may be its own and not the job's; from 128 on it was killed itself.
+_DOUBTFUL = (_UNKNOWN, _VANISHED, *range(128, 256))
 
 _CONF_KEY = re.compile(r"[A-Za-z][\w.-]*")
 _VARIABLE = re.compile(r"[A-Za-z_]\w*")
@@ -282,33 +285,34 @@ def follow(host: Host, job: Job, write: docker_exec.Write) -> int:
     A connection to Docker that breaks off is made again, and the output goes on where it stopped.
 
     Raises:
-        OperationFailed: The job vanished without a result: its node was restarted, say.
+        OperationFailed: The job vanished without a result: its node was stopped, say.
         DockerUnavailable: Docker stayed away.
     """
     seen = _Counted(write)
-    give_up = 0.0
+    command = ["epic-job", "follow", job.id, "--from-start"]
+    silent_since = math.inf
     while True:
+        before = seen.count
         try:
             seen.rewind()
-            code = docker_exec.stream(
-                host,
-                job.node.container,
-                ["epic-job", "follow", job.id, "--from-start"],
-                seen.write,
-            )
+            code = docker_exec.stream(host, job.node.container, command, seen.write)
         except DockerUnavailable:
             now = time.monotonic()
-            give_up = give_up if seen.waited else now + RECONNECT_SECONDS
-            seen.waited = True
-            if now > give_up:
+            silent_since = now if seen.count > before else min(silent_since, now)
+            if now - silent_since > RECONNECT_SECONDS:
                 raise
             time.sleep(0.5)
             continue
-        if code in (_UNKNOWN, _VANISHED) and result(host, job) != code:
+        except EpicError:
+            code = _VANISHED  # there is no container any more, or it has stopped
+        if code not in _DOUBTFUL:
+            return code
+        own = result(host, job)
+        if own is None:
             raise OperationFailed(
-                f"The job {job.id} is gone without a result: was {job.node.name} restarted?"
+                f"The job {job.id} is gone without a result: was {job.node.name} stopped?"
             )
-        return code
+        return own
 
 
 class _Counted:
@@ -318,13 +322,15 @@ class _Counted:
         self._write = write
         self._seen = {False: 0, True: 0}
         self._skip = {False: 0, True: 0}
-        self.waited = False
+
+    @property
+    def count(self) -> int:
+        return sum(self._seen.values())
 
     def rewind(self) -> None:
         self._skip = dict(self._seen)
 
     def write(self, data: bytes, is_error: bool) -> None:  # noqa: FBT001 - the callback's form
-        self.waited = False
         skipped = min(self._skip[is_error], len(data))
         self._skip[is_error] -= skipped
         if rest := data[skipped:]:
@@ -334,8 +340,8 @@ class _Counted:
 
 def result(host: Host, job: Job) -> int | None:
     """Return the exit code that a job left; None while it runs, or when it left none."""
-    code, text = docker_exec.output_of(host, job.node.container, ["cat", f"/data/jobs/{job.id}/rc"])
-    return int(text) if code == 0 and text.strip().isdigit() else None
+    text = docker_api.read_file(host, job.node.container, f"/data/jobs/{job.id}/rc") or b""
+    return int(text) if text.strip().isdigit() else None
 
 
 def cancel(host: Host, job: Job, *, patience_seconds: float = 2.0) -> None:

@@ -141,14 +141,14 @@ def by_node(
     """Return one outcome a node: that of its first command that failed, or all their output."""
     outcomes: dict[str, dict[str, Any]] = {}
     for item, outcome in zip(commands, done, strict=True):
-        earlier = outcomes.setdefault(item["node"], outcome)
-        if earlier is outcome or earlier["rc"]:
-            continue
-        outcomes[item["node"]] = (
-            outcome
-            if outcome["rc"]
-            else {key: earlier[key] + outcome[key] for key in ("rc", "stdout", "stderr")}
-        )
+        node = item["node"]
+        earlier = outcomes.get(node)
+        if earlier is None or (outcome["rc"] and not earlier["rc"]):
+            outcomes[node] = outcome
+        elif not earlier["rc"]:
+            outcomes[node] = {
+                key: earlier[key] + outcome[key] for key in ("rc", "stdout", "stderr")
+            }
     return outcomes
 
 

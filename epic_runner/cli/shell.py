@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import click
 
@@ -84,11 +84,12 @@ def shell(
     )
     try:
         if command:
-            code = run_command(host, chosen, command, setting)
+            # A terminal's keys are nothing that a command waits for; a file or a pipe is.
+            code = run_command(host, chosen, command, setting, feed=not sys.stdin.isatty())
         elif is_terminal():
             code = interact(host, chosen, setting)
         else:
-            code = run_command(host, chosen, ["bash", "-l"], setting)
+            code = run_command(host, chosen, ["bash", "-l"], setting, feed=True)
     except DockerUnavailable:
         raise
     except EpicError as problem:
@@ -96,8 +97,11 @@ def shell(
     raise click.exceptions.Exit(code)
 
 
-def run_command(host: Host, node: Node, command: tuple[str, ...] | list[str], on: Setting) -> int:
-    """Run a command without a terminal, and return its exit code; Ctrl-C ends it."""
+def run_command(host: Host, node: Node, command: Sequence[str], on: Setting, *, feed: bool) -> int:
+    """Run a command without a terminal, and return its exit code; Ctrl-C ends it.
+
+    `feed` says whether it gets this command's input.
+    """
     mark = f"{os.getpid()}-{os.urandom(4).hex()}"
     setting = Setting(on.user, on.directory, {**on.environment, _MARK: mark})
     try:
@@ -107,7 +111,7 @@ def run_command(host: Host, node: Node, command: tuple[str, ...] | list[str], on
             [*LOGIN_COMMAND, *command],
             Channels().write,
             setting=setting,
-            stdin=None if sys.stdin.isatty() else sys.stdin.buffer,
+            stdin=sys.stdin.buffer if feed else None,
         )
     except KeyboardInterrupt:
         end = ["bash", "-c", _END, "bash", f"{_MARK}={mark}"]

@@ -1,6 +1,6 @@
 """Writes json, csv, parquet, orc, avro and image files to the tenant's storage, and reads them.
 
-The data is made up: 300 flowers of three species, each format with a fifth of them, and a picture
+The data is made up: 150 flowers of three species, each format with a fifth of them, and a picture
 of each. train.py learns from it.
 
 epic-run submit sandbox --py-files examples/jobs/flowers.py examples/jobs/formats.py
@@ -15,7 +15,7 @@ from pathlib import Path
 import flowers
 from pyspark.sql import SparkSession
 
-COUNT = 300
+COUNT = 150
 SIDE = 4  # pixels of a picture
 SPECIES = ((1.4, 0.3, 60), (4.3, 1.3, 120), (5.5, 2.0, 190))  # length, width, brightness
 

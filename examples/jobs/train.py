@@ -15,7 +15,11 @@ from pyspark.ml.evaluation import MulticlassClassificationEvaluator
 from pyspark.ml.feature import StandardScaler, VectorAssembler
 from pyspark.sql import SparkSession
 
-CLASSIFIERS = {"logistic": LogisticRegression, "forest": RandomForestClassifier}
+COLUMNS = {"featuresCol": "scaled", "labelCol": "species"}
+CLASSIFIERS = {
+    "logistic": lambda: LogisticRegression(maxIter=10, **COLUMNS),
+    "forest": lambda: RandomForestClassifier(numTrees=10, **COLUMNS),
+}
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--model", default="flowers", help="the model's name")
@@ -24,15 +28,16 @@ parser.add_argument("--classifier", choices=CLASSIFIERS, default="logistic")
 options = parser.parse_args()
 
 spark = SparkSession.builder.appName(f"train {options.model}").getOrCreate()
-training, test = flowers.read(spark, options.data).randomSplit([0.8, 0.2], seed=1)
-training.cache()
+# Small data in as many parts as there are cores: more would only be more tasks.
+data = flowers.read(spark, options.data).coalesce(spark.sparkContext.defaultParallelism).cache()
+training, test = data.randomSplit([0.8, 0.2], seed=1)
 pipeline = Pipeline(
     stages=[
         VectorAssembler(
             inputCols=["petal_length", "petal_width", "brightness"], outputCol="features"
         ),
         StandardScaler(inputCol="features", outputCol="scaled"),
-        CLASSIFIERS[options.classifier](featuresCol="scaled", labelCol="species"),
+        CLASSIFIERS[options.classifier](),
     ]
 )
 model = pipeline.fit(training)

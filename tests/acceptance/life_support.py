@@ -55,10 +55,12 @@ class Site:
     Attributes:
         folder: Where its files go.
         docker_host: The engine's address; the machine's own one if empty.
+        within: What commands are started by, to be where that engine's ports are.
     """
 
     folder: Path
     docker_host: str = ""
+    within: tuple[str, ...] = ()
     tenant: str = field(
         default_factory=lambda: (
             f"{os.environ.get('EPIC_TEST_PREFIX', 'test')}-{secrets.token_hex(3)}"
@@ -125,13 +127,13 @@ class Site:
         named = {"DOCKER_HOST": self.docker_host} if self.docker_host else {}
         return {**kept, "EPIC_HOME": str(self.home), **named}
 
-    def begin(self, *arguments: str) -> subprocess.Popen[str]:
+    def begin(self, *arguments: str, stdin: int = subprocess.DEVNULL) -> subprocess.Popen[str]:
         """Start `epic-run ARGUMENT...` with its output in pipes."""
         return subprocess.Popen(
-            [sys.executable, "-u", "-m", "epic_runner", *arguments],
+            [*self.within, sys.executable, "-u", "-m", "epic_runner", *arguments],
             env=self.environment(),
             cwd=self.folder,
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -174,8 +176,8 @@ class Site:
                     if when in line:
                         break
                 else:
-                    message = f"{when!r} was never said:\n{seen}"
-                    raise AssertionError(message + (process.stderr.read() if process.stderr else ""))
+                    errors = process.stderr.read() if process.stderr else ""
+                    raise AssertionError(f"{when!r} was never said:\n{seen}{errors}")
             else:
                 until(
                     lambda: when() or process.poll() is not None,
@@ -218,7 +220,8 @@ class Site:
 
     def running(self, cluster: str = "lab") -> list[str]:
         """Return the short names of the nodes that run, in their order."""
-        return sorted(name for name, item in self.nodes(cluster).items() if item["State"]["Running"])
+        nodes = self.nodes(cluster)
+        return sorted(name for name, item in nodes.items() if item["State"]["Running"])
 
     def starts(self, cluster: str = "lab") -> dict[str, tuple[str, str]]:
         """Return id and start of every node's container: equal as long as nobody touched it."""
@@ -279,14 +282,14 @@ class Site:
         """Assert that of all clusters nothing is left but the tenant's storage."""
         assert self.labelled("container") == []
         assert self.labelled("network") == []
-        assert set(self.labelled("volume")) <= {f"epic.{self.tenant}.storage"}
+        volumes = self.labelled("volume")
+        assert set(volumes) <= {f"epic.{self.tenant}.storage"}, volumes
         assert not list(self.home.glob("secrets/*/*.json"))
         assert self.leftovers() == []
 
     def clean_up(self) -> None:
         """Remove all that carries the tenant's label, whatever epic-run thinks of it."""
-        for mark in [f"EPIC_HOME={self.home}".encode()]:
-            _kill_marked(mark)
+        _kill_marked(f"EPIC_HOME={self.home}".encode())
         if containers := self.labelled("container"):
             self.docker("rm", "--force", "--volumes", *containers)
         if networks := self.labelled("network"):

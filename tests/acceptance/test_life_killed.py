@@ -54,7 +54,7 @@ def test_killed_while_reading_nothing_is_begun(site: Site) -> None:
     ours = os.open(pipe, os.O_RDWR)
     process = site.begin("launch", str(pipe))
     files = Path(f"/proc/{process.pid}/fd")
-    until(lambda: str(pipe) in {os.readlink(file) for file in files.iterdir()}, "it reads")
+    until(lambda: str(pipe) in {str(file.readlink()) for file in files.iterdir()}, "it reads")
     process.kill()
     process.communicate()
     os.close(ours)
@@ -91,7 +91,9 @@ def test_a_killed_launch_is_finished_by_the_same_command(
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_an_interrupted_expand_ends_in_order_and_is_finished(site: Site, how: signal.Signals) -> None:
+def test_an_interrupted_expand_ends_in_order_and_is_finished(
+    site: Site, how: signal.Signals
+) -> None:
     before = site.starts()
     cut = site.cut_off("Create nodes", "expand", "lab", with_signal=how)
     assert cut.code == 1
@@ -186,7 +188,8 @@ def test_a_reader_who_leaves_does_not_cut_a_launch_off(site: Site, template: str
     assert process.stdout is not None
     assert process.stdout.readline()
     process.stdout.close()
-    assert process.wait(life_support.LIMIT_SECONDS) == 0
+    with process:
+        assert process.wait(life_support.LIMIT_SECONDS) == 0
     site.is_as_wanted(BOTH)
     site.run("destroy", "lab", "--yes")
     site.has_nothing()

@@ -47,9 +47,7 @@ def record(
         for name in short_names
     )
     defaults = {"owner": "ada", "wanted": "running"}
-    return ClusterRecord(
-        key, of, nodes=nodes, leaving=frozenset(leaving), **{**defaults, **values}
-    )
+    return ClusterRecord(key, of, nodes=nodes, leaving=frozenset(leaving), **{**defaults, **values})
 
 
 def host(name: str = "local", cores: int = 64, memory: int = 64 * GIB, **values: Any) -> Host:

@@ -23,7 +23,8 @@ HOSTS = {"local": host()}
 
 def made(**values):
     cluster = record(spec(2), "master-1", "worker-1", "worker-2", leaving=("worker-2",), **values)
-    return cluster_inventory(cluster, tenant(), HOSTS, secrets_file=Path("/secrets/lab.json"))["all"]
+    data = cluster_inventory(cluster, tenant(), HOSTS, secrets_file=Path("/secrets/lab.json"))
+    return data["all"]
 
 
 def test_nodes_that_leave_are_listed_apart() -> None:

@@ -52,7 +52,7 @@ def test_counts_stay_within_the_limits_of_the_app(count, by) -> None:
     if 2 <= count + by <= 7:
         assert resized(of, "worker", by).role("worker").count == count + by
     else:
-        with pytest.raises(InputError, match="at least 2|at most 7"):
+        with pytest.raises(InputError, match=r"at least 2|at most 7"):
             resized(of, "worker", by)
 
 

@@ -100,8 +100,8 @@ def present(engine: Engine, state: str = "running", **values: Any) -> None:
     engine.manifest = nodes.manifest(ROLES["worker"]["files"]).encode()
 
 
-def outcome(engine: Engine, *, check: bool = False, **values: Any) -> Any:
-    result = nodes.run(params(**values), check)
+def outcome(_engine: Engine, *, check: bool = False, **values: Any) -> Any:
+    result = nodes.run(params(**values), check_mode=check)
     assert not result.get("failed"), result
     return result["nodes"].get("worker-1")
 
@@ -151,17 +151,17 @@ def test_a_mended_node_remembers_its_files_only_after_its_restart(engine: Engine
 
 
 @pytest.mark.parametrize("state", ["started", "stopped", "absent"])
-@pytest.mark.parametrize("there", [True, False])
-def test_a_check_changes_nothing(engine: Engine, state: str, there: bool) -> None:
+@pytest.mark.parametrize("there", ["paused", None])
+def test_a_check_changes_nothing(engine: Engine, state: str, there: str | None) -> None:
     if there:
-        present(engine, "paused")
+        present(engine, there)
     outcome(engine, check=True, state=state)
     assert not engine.changes()
 
 
 def test_a_missing_image_is_found_before_anything_is_made(engine: Engine) -> None:
     engine.images = set()
-    result = nodes.run(params(), False)
+    result = nodes.run(params(), check_mode=False)
     assert result["failed"]
     assert result["missing_images"] == ["epic/spark:1"]
     assert not engine.changes()
@@ -173,11 +173,11 @@ def test_a_port_that_is_taken_is_told_apart(engine: Engine) -> None:
     engine.refusals["/start"] = utility.DockerError(
         500, "listen tcp4 127.0.0.1:20000: bind: address already in use"
     )
-    result = nodes.run(params(), False)
+    result = nodes.run(params(), check_mode=False)
     assert result["failed"]
     assert result["port_clashes"] == ["worker-1"]
     engine.refusals["/start"] = utility.DockerError(500, "no space left on device")
-    assert nodes.run(params(), False)["port_clashes"] == []
+    assert nodes.run(params(), check_mode=False)["port_clashes"] == []
 
 
 def test_a_removal_that_others_began_is_waited_for(engine: Engine) -> None:
@@ -187,16 +187,17 @@ def test_a_removal_that_others_began_is_waited_for(engine: Engine) -> None:
     assert "POST /containers/c1/wait" in engine.asked
 
 
-def test_other_names_on_the_host_are_not_held_up() -> None:
-    with utility.hold(f"a{os.getpid()}", fcntl.LOCK_EX), utility.hold(f"b{os.getpid()}",
-                                                                       fcntl.LOCK_EX):  # fmt: skip
-        with pytest.raises(BlockingIOError), utility.hold(
-            f"a{os.getpid()}", fcntl.LOCK_SH | fcntl.LOCK_NB
-        ):
-            pass
-    with utility.hold(f"a{os.getpid()}", fcntl.LOCK_SH), utility.hold(
-        f"a{os.getpid()}", fcntl.LOCK_SH | fcntl.LOCK_NB
+def test_a_lock_holds_up_its_own_name_alone() -> None:
+    mine, other = f"a{os.getpid()}", f"b{os.getpid()}"
+    shared = fcntl.LOCK_SH | fcntl.LOCK_NB
+    with (
+        utility.hold(mine, fcntl.LOCK_EX),
+        utility.hold(other, fcntl.LOCK_EX),
+        pytest.raises(BlockingIOError),
+        utility.hold(mine, shared),
     ):
+        pass
+    with utility.hold(mine, shared), utility.hold(mine, shared):
         pass
 
 

@@ -30,17 +30,18 @@ class Engine:
         self.files: dict[tuple[str, str], bytes] = {}
         self.vanished: set[str] = set()
 
-    def add(self, name: str, state: str = "running", ports: bool = True) -> None:
+    def add(self, name: str, state: str = "running") -> None:
         cluster = record(spec(1), "master-1", "worker-1")
         of = node(cluster.spec, name)
         self.found.append(
             {
-                "Id": name, "Names": [f"/{of.container}"], "State": state, "Created": len(self.found),
+                "Id": name, "Names": [f"/{of.container}"], "State": state,
+                "Created": len(self.found),
                 "Labels": {
                     **labels(cluster, tenant()), "epic.tenant": "work", "epic.cluster": "lab",
                     "epic.role": of.role, "epic.index": str(of.index),
                 },
-                "Ports": {"8080/tcp": [{"HostPort": "20003"}]} if ports else {},
+                "Ports": {"8080/tcp": [{"HostPort": "20003"}]},
             }
         )  # fmt: skip
 
@@ -149,9 +150,7 @@ def test_strays_are_what_carries_the_labels_and_is_not_known(engine: Engine) -> 
 
 
 def test_remains_are_found_by_volumes_alone(engine: Engine) -> None:
-    engine.stores.append(
-        {"Name": "v", "Labels": {"epic.tenant": "work", "epic.cluster": "gone"}}
-    )
+    engine.stores.append({"Name": "v", "Labels": {"epic.tenant": "work", "epic.cluster": "gone"}})
     found = find_remains(HOSTS, "gone", None)
     assert found is not None
     assert (found.tenant, found.name, found.wanted) == ("work", "gone", "absent")

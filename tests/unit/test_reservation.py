@@ -63,17 +63,13 @@ def test_the_quota_is_never_exceeded(nodes, cores, gib) -> None:
     other = record(spec(2, name="other"), "master-1", "worker-1", "worker-2", key=2)
     foreign = record(spec(9, tenant="away"), *(f"worker-{n}" for n in range(1, 10)), key=3)
     cluster = record(spec(3))
-    try:
-        new = new_nodes(cluster, [other, foreign], tenant(limits), HOSTS)
-    except QuotaExceeded as refusal:
-        assert min(nodes, cores, gib) < 7
-        assert "7 of" in refusal.message or "7g of" in refusal.message
+    if min(nodes, cores, gib) < 7:
+        with pytest.raises(QuotaExceeded, match=r"7g? of"):
+            new_nodes(cluster, [other, foreign], tenant(limits), HOSTS)
     else:
+        new = new_nodes(cluster, [other, foreign], tenant(limits), HOSTS)
         usage = quota.usage_of([other, replace(cluster, nodes=new)])
         assert (usage.nodes, usage.cores, usage.memory) == (7, 7, 7 * GIB)
-        assert usage.nodes <= nodes
-        assert usage.cores <= cores
-        assert usage.memory <= gib * GIB
 
 
 def test_a_tenant_without_quota_is_limited_by_its_hosts() -> None:

@@ -11,6 +11,7 @@ from sqlalchemy import create_engine, inspect
 
 from epic_runner.errors import EpicError, InputError, NotFound
 from epic_runner.store import Store, TenantRecord, database, schema
+from epic_runner.store.store import Transaction
 
 MIGRATIONS = Path(schema.__file__).parent / "migrations" / "versions"
 
@@ -32,7 +33,8 @@ def test_the_head_is_the_newest_migration() -> None:
     assert newest == schema.HEAD
 
 
-def test_migrations_make_the_tables_that_the_program_uses(store: Store, path: Path) -> None:
+@pytest.mark.usefixtures("store")
+def test_migrations_make_the_tables_that_the_program_uses(path: Path) -> None:
     fresh = create_engine("sqlite://")
     migrated = create_engine(f"sqlite:///{path}")
     with fresh.connect() as wanted, migrated.connect() as have:
@@ -121,10 +123,13 @@ def test_a_name_that_two_tenants_use_has_to_be_told_apart(store: Store) -> None:
 
 
 def test_what_fails_within_a_transaction_leaves_no_trace(store: Store) -> None:
-    with pytest.raises(KeyError), store.transaction() as transaction:
+    def fail(transaction: Transaction) -> None:
         transaction.apply_tenant(document())
         transaction.add_cluster(spec(), "ada", ())
         raise KeyError
+
+    with pytest.raises(KeyError), store.transaction() as transaction:
+        fail(transaction)
     with store.read() as transaction:
         assert transaction.tenants() == []
         assert transaction.clusters() == []
@@ -145,7 +150,8 @@ def test_a_locked_store_is_told_after_a_while(
     second.close()
 
 
-def test_a_store_of_a_newer_version_is_refused(store: Store, path: Path) -> None:
+@pytest.mark.usefixtures("store")
+def test_a_store_of_a_newer_version_is_refused(path: Path) -> None:
     with sqlite3.connect(path) as raw:
         raw.execute("UPDATE alembic_version SET version_num = '9999'")
     raw.close()

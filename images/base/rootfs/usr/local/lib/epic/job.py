@@ -1,4 +1,8 @@
+# A program of the image, whose life is short: it does without pathlib and typing.
+# ruff: noqa: INP001, T201, PTH101, PTH102, PTH105, PTH112, PTH116, PTH119, PTH123, PTH208
 """The work of epic-job; imported, so that its compiled form is used."""
+
+from __future__ import annotations
 
 import errno
 import json
@@ -9,6 +13,10 @@ import signal
 import subprocess
 import sys
 import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 JOBS = "/data/jobs"
 GRACE = 5.0  # seconds between TERM and KILL
@@ -28,12 +36,13 @@ echo $rc >"$job/.rc" && mv "$job/.rc" "$job/rc"
 """
 
 
-def fail(message, code=2):
+def fail(message: str, code: int = 2) -> int:
+    """Print an error; return the exit code."""
     print(f"epic-job: {message}", file=sys.stderr)
     return code
 
 
-def started(pid):
+def started(pid: int) -> int | None:
     """Return the start time of a process in clock ticks, as its fingerprint; None if it is gone."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as stat:
@@ -43,7 +52,8 @@ def started(pid):
     return None if fields[0] in (b"Z", b"X") else int(fields[19])
 
 
-def read_int(path):
+def read_int(path: str) -> int | None:
+    """Return the number that a file holds; None if there is none."""
     try:
         with open(path) as file:
             return int(file.read())
@@ -51,12 +61,14 @@ def read_int(path):
         return None
 
 
-def read_command(job):
+def read_command(job: str) -> dict[str, Any]:
+    """Return what is recorded of a job."""
     with open(f"{job}/command.json") as file:
-        return json.load(file)
+        record: dict[str, Any] = json.load(file)
+        return record
 
 
-def state(job):
+def state(job: str) -> tuple[str, int | None]:
     """Return (state, rc) of a job's folder: starting, running, done or vanished."""
     rc = read_int(f"{job}/rc")
     if rc is not None:
@@ -74,13 +86,15 @@ def state(job):
     return ("vanished", None) if rc is None else ("done", rc)
 
 
-def write_command(job, command):
+def write_command(job: str, command: dict[str, Any]) -> None:
+    """Record a job, at once and whole."""
     with open(f"{job}/.command", "w") as file:
         json.dump(command, file)
     os.replace(f"{job}/.command", f"{job}/command.json")
 
 
-def environment(user, extra):
+def environment(user: pwd.struct_passwd, extra: list[str]) -> dict[str, str]:
+    """Return the environment of a login, and `extra` items NAME=VALUE."""
     env = {
         key: os.environ[key]
         for key in ("PATH", "LANG", "TZ", "JAVA_HOME", "SPARK_HOME", "SPARK_CONF_DIR",
@@ -92,7 +106,8 @@ def environment(user, extra):
     return env
 
 
-def start(job, name, command, extra):
+def start(job: str, name: str, command: list[str], extra: list[str]) -> int:
+    """Start a job; return the exit code."""
     try:
         user = pwd.getpwnam(name)
     except KeyError:
@@ -119,7 +134,7 @@ def start(job, name, command, extra):
         prefix = ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--init-groups"]
         for path in (job, f"{job}/stdout", f"{job}/stderr"):
             os.chown(path, 0, user.pw_gid)
-        os.chmod(job, 0o750)
+        os.chmod(job, 0o750)  # noqa: S103 - its user reads it
     os.umask(0o002)
     home = user.pw_dir if os.path.isdir(user.pw_dir) else "/"
     supervisor = subprocess.Popen(
@@ -138,7 +153,7 @@ def start(job, name, command, extra):
     return 0
 
 
-def copy(source, target):
+def copy(source: int, target: int) -> bool:
     """Copy what is new in one stream; returns whether there was anything."""
     moved = False
     while chunk := os.read(source, CHUNK):
@@ -148,7 +163,8 @@ def copy(source, target):
     return moved
 
 
-def follow(job, from_start):
+def follow(job: str, *, from_start: bool) -> int:
+    """Pass on the output of a job until it ended; return its exit code."""
     try:
         sources = [os.open(f"{job}/{name}", os.O_RDONLY) for name in ("stdout", "stderr")]
     except OSError:
@@ -161,8 +177,8 @@ def follow(job, from_start):
         while True:
             # The look at the state comes first: what was written before the end is then read.
             status, rc = state(job)
-            moved = [copy(source, target) for source, target in zip(sources, (1, 2))]
-            if status == "done":
+            moved = [copy(source, target) for source, target in zip(sources, (1, 2), strict=True)]
+            if rc is not None:
                 return rc
             if status == "vanished":
                 return fail("the job is gone without a result: was its node restarted?", VANISHED)
@@ -174,7 +190,7 @@ def follow(job, from_start):
         return 128 + signal.SIGINT
 
 
-def group_lives(group):
+def group_lives(group: int) -> bool:
     """Tell whether a process group has a member that is no zombie."""
     try:
         os.killpg(group, 0)
@@ -193,7 +209,8 @@ def group_lives(group):
     return False
 
 
-def cancel(job):
+def cancel(job: str) -> int:
+    """End a job with all its processes; return the exit code."""
     if not os.path.isdir(job):
         return fail(f"there is no job {os.path.basename(job)}", UNKNOWN)
     status, _ = state(job)
@@ -221,7 +238,8 @@ def cancel(job):
     return 0
 
 
-def listing():
+def listing() -> int:
+    """Print all jobs as lines of JSON; return the exit code."""
     try:
         names = sorted(os.listdir(JOBS))
     except OSError:
@@ -241,7 +259,8 @@ def listing():
     return 0
 
 
-def main(usage):
+def main(usage: str) -> int:  # noqa: PLR0911 - one a verb
+    """Do as the command line says; return the exit code."""
     args = sys.argv[1:]
     verb = args.pop(0) if args else ""
     if verb == "list" and not args:
@@ -255,11 +274,11 @@ def main(usage):
     if verb == "cancel" and not args:
         return cancel(job)
     if verb == "follow" and args in ([], ["--from-start"]):
-        return follow(job, bool(args))
+        return follow(job, from_start=bool(args))
     if verb == "start" and "--" in args:
         split = args.index("--")
         options, command = args[:split], args[split + 1 :]
-        pairs = list(zip(options[::2], options[1::2]))
+        pairs = list(zip(options[::2], options[1::2], strict=False))
         user = [value for key, value in pairs if key == "--user"]
         extra = [value for key, value in pairs if key == "--env"]
         if command and len(user) == 1 and 2 * (1 + len(extra)) == len(options):

@@ -1,4 +1,7 @@
+# ruff: noqa: INP001, T201 - a program of the image, no part of a package
 """Wait until a URL answers, or its JSON says what it should; a part of epic-wait."""
+
+from __future__ import annotations
 
 import argparse
 import json
@@ -11,7 +14,7 @@ from pathlib import Path
 PAUSE = 0.1
 
 
-def satisfied(answer, condition):
+def satisfied(answer: str, condition: list[str]) -> bool:
     """Tell whether the JSON `answer` meets `condition`, a (key, operator, value) triple."""
     key, operator, wanted = condition
     value = json.loads(answer)
@@ -22,12 +25,15 @@ def satisfied(answer, condition):
     return (value if isinstance(value, str) else json.dumps(value)) == wanted
 
 
-def main():
+def main() -> int:
+    """Wait as the command line says; return the exit code."""
     parser = argparse.ArgumentParser(prog="epic-wait http")
     parser.add_argument("url")
     parser.add_argument("--timeout", type=float, help="seconds; default: no limit")
     parser.add_argument("--json", nargs=3, metavar=("KEY", "OP", "VALUE"))
-    parser.add_argument("--header-file", type=Path, help="lines 'Name: value', kept off the process list")
+    parser.add_argument(
+        "--header-file", type=Path, help="lines 'Name: value', kept off the process list"
+    )
     args = parser.parse_args()
     if args.json and args.json[1] not in ("==", ">="):
         parser.error("OP is == or >=")
@@ -44,7 +50,7 @@ def main():
     while True:
         left = 5.0 if end is None else max(0.1, min(5.0, end - time.monotonic()))
         try:
-            request = urllib.request.Request(args.url, headers=headers)
+            request = urllib.request.Request(args.url, headers=headers)  # noqa: S310 - one's own
             with opener.open(request, timeout=left) as response:
                 last = response.read().decode("utf-8", "replace")
             if args.json is None or satisfied(last, args.json):

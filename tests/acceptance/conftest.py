@@ -1,0 +1,69 @@
+"""Clusters that several test files work on; they last as long as the tests of their process."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import life_support
+import pytest
+from life_support import Result, Site
+
+# A job on a machine that others use as well may take minutes.
+JOB_SECONDS = 840
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A running cluster: its site and its name."""
+
+    site: Site
+    name: str
+
+    def run(self, verb: str, *arguments: str, code: int = 0, given: str = "") -> Result:
+        """Run `epic-run VERB CLUSTER ARGUMENT...` with `given` as its input."""
+        process = self.begin(verb, *arguments)
+        try:
+            out, err = process.communicate(given, timeout=JOB_SECONDS)
+        finally:
+            process.kill()
+        assert process.returncode == code, (
+            f"epic-run {verb} {self.name} {' '.join(arguments)} ended with {process.returncode}\n"
+            f"{out}\n{err}"
+        )
+        assert code != 0 or "Traceback" not in out + err
+        return Result(process.returncode, out, err)
+
+    def begin(self, verb: str, *arguments: str) -> subprocess.Popen[str]:
+        """Start `epic-run VERB CLUSTER ARGUMENT...` with its input and output in pipes."""
+        return self.site.begin(verb, self.name, *arguments, stdin=subprocess.PIPE)
+
+    def endpoint(self, name: str) -> str:
+        """Return the address of an endpoint."""
+        status = self.site.json("status", self.name)
+        return next(item["url"] for item in status["endpoints"] if item["name"] == name)
+
+
+@pytest.fixture(scope="session")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Cluster, Cluster]]:
+    """Two clusters of one tenant, launched at the same time; the first one has JupyterLab."""
+    with life_support.site(tmp_path_factory.mktemp("work")) as site:
+        templates = [site.template("one", services=["jupyter"]), site.template("two")]
+        launches = [site.begin("launch", template) for template in templates]
+        for launch in launches:
+            out, err = launch.communicate(timeout=life_support.LIMIT_SECONDS)
+            assert launch.returncode == 0, out + err
+        yield Cluster(site, "one"), Cluster(site, "two")
+
+
+@pytest.fixture(scope="session")
+def cluster(pair: tuple[Cluster, Cluster]) -> Cluster:
+    """A cluster with JupyterLab and one worker."""
+    return pair[0]
+
+
+@pytest.fixture(scope="session")
+def other(pair: tuple[Cluster, Cluster]) -> Cluster:
+    """Another cluster of the same tenant, with one worker."""
+    return pair[1]
