@@ -43,7 +43,11 @@ def page() -> str:
 def blocks(command: click.Command, title: str, parent: click.Context) -> Iterator[str]:
     """Yield the help of a verb, and of its own verbs where it is a group."""
     context = click.Context(
-        command, info_name=command.name, parent=parent, max_content_width=96, terminal_width=96
+        command,
+        info_name=command.name,
+        parent=parent,
+        terminal_width=96,
+        help_option_names=["-h", "--help"],
     )
     yield f"### {title}\n```\n{command.get_help(context).rstrip()}\n```"
     if isinstance(command, click.Group):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import click
 
 from epic_runner import lifecycle
@@ -44,4 +46,5 @@ def destroy(cluster: str, *, yes: bool, tenant: str | None, output: str) -> None
             f"{storage_name(record.tenant)}) is kept."
         )
 
-    emit({**result(record, "destroy"), "nodes": [], "endpoints": []}, human, output)
+    # Without its nodes: neither they nor their addresses, with the token in them, are there now.
+    emit(result(replace(record, nodes=()), "destroy"), human, output)

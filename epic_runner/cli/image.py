@@ -44,7 +44,7 @@ def build(
     verbose: bool,
     output: str,
 ) -> None:
-    r"""Build the images of the apps NAME, or of all apps.
+    """Build the images of the apps NAME, or of all apps.
 
     Parents are built first; what is fresh is left alone. Certificate authorities in
     /usr/local/share/ca-certificates and in the file that EPIC_CA_BUNDLE names, and http_proxy,
@@ -103,7 +103,7 @@ def _print_outcome(built: list[BuiltImage]) -> None:
 @image.command("list")
 @output_option
 def list_(output: str) -> None:
-    r"""List the images of all apps.
+    """List the images of all apps.
 
     STATE is fresh, stale (a build would change it) or missing (not built here).
 
@@ -162,7 +162,7 @@ def _print_states(found: Mapping[str, ImageState]) -> None:
 @click.option("--sbom", is_flag=True, help="Print its bill of materials, CycloneDX JSON.")
 @output_option
 def show(name: str, *, sbom: bool, output: str) -> None:
-    r"""Show the image of the app NAME: versions, labels, services, endpoints, packages.
+    """Show the image of the app NAME: versions, labels, services, endpoints, packages.
 
     \b
     Examples:
