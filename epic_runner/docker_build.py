@@ -6,16 +6,19 @@ Builds have needs of their own: steps that are silent for many minutes, and stre
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import io
+import os
 import tarfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from epic_runner.errors import DockerUnavailable, EpicError
 from epic_runner.hosts import local_host
 from epic_runner.images.builder import ImageFacts
+from epic_runner.resources import home, private_directory
 
 if TYPE_CHECKING:
     from docker import APIClient
@@ -62,6 +65,20 @@ class DockerBuilds:
 
     def __init__(self, client: APIClient) -> None:
         self._client = client
+
+    @contextlib.contextmanager
+    def alone(self, waiting: Callable[[], None]) -> Iterator[None]:
+        """Keep other builds of this machine out; `waiting` is called if one is at work."""
+        shared = Path("/run/lock")
+        folder = shared if os.access(shared, os.W_OK) else private_directory(home())
+        with (folder / "epic-image-build.lock").open("a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                waiting()
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            # The lock goes with the file, also if this process is killed.
+            yield
 
     def has(self, reference: str) -> bool:
         """Tell whether the engine has the image."""

@@ -56,6 +56,7 @@ class Translator:
         elif kind == "runner_on_ok":
             self.saw_events = True
             self._nodes(data.get("res", {}))
+            self._overlooked(data.get("res", {}))
         elif kind == "runner_item_on_failed":
             self._item = str(data.get("res", {}).get("msg", ""))
         elif kind in ("runner_on_failed", "runner_on_unreachable"):
@@ -88,6 +89,12 @@ class Translator:
                     self._listener(
                         Step(self._phase, name, state) if state else Step(self._phase, node, line)
                     )
+
+    def _overlooked(self, result: Mapping[str, Any]) -> None:
+        """Tell of commands that failed in a task that goes on all the same."""
+        for node, outcome in result.get("outcomes", {}).items() if _is_exec(result) else ():
+            if outcome.get("rc"):
+                self._listener(Step(self._phase, node, _reason(outcome)))
 
     def _failed(self, host: str, result: Mapping[str, Any]) -> None:
         self._nodes(result)

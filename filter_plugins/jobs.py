@@ -54,9 +54,7 @@ def job_command(job: Mapping[str, Any]) -> list[str]:
         command = ["bash" if kind == ".sh" else "Rscript", file]
     else:
         command = ["spark-submit", *options, file]
-    variables = [
-        word for key, value in environment.items() for word in ("--env", f"{key}={value}")
-    ]
+    variables = [word for key, value in environment.items() for word in ("--env", f"{key}={value}")]
     start = ["epic-job", "start", job["id"], "--user", job["user"], *variables, "--"]
     return [*start, *command, *map(str, job["arguments"])]
 

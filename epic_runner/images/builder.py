@@ -7,6 +7,7 @@ import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any, Final, Literal, Protocol
@@ -29,6 +30,8 @@ FACTS_FOLDER: Final = "/usr/share/epic"
 LAST_LINES: Final = 15
 
 _CONTROL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+# What the engine says about its own doings.
+_CHATTER: Final = (" ---> ", "Removing intermediate container", "Successfully ")
 _STEP = re.compile(r"^Step (\d+)/(\d+) : (.*)$", re.DOTALL)
 
 # What a failing step says, and what to do about it; the first that is found counts.
@@ -126,6 +129,9 @@ class BuiltImage:
 
 class BuildEngine(rootfs.ParentEngine, Protocol):
     """What building needs of a Docker engine."""
+
+    def alone(self, waiting: Callable[[], None]) -> AbstractContextManager[None]:
+        """Keep other builds of this machine out; `waiting` is called if one is at work."""
 
     def facts(self, reference: str) -> ImageFacts | None:
         """Return what is known of an image, or None if there is no such image."""
@@ -285,6 +291,17 @@ class _Run:
 
     def run(self, names: Sequence[str]) -> list[BuiltImage]:
         wanted = choose(self._catalog, names)
+        if not self._todo(wanted):
+            return [self._found(app) for app in wanted]
+
+        def waiting() -> None:
+            self._tell(wanted[0], "note", "another build is at work: waiting for it")
+
+        with self._engine.alone(waiting):
+            # The other build may have done the work.
+            return self._build_all(wanted)
+
+    def _build_all(self, wanted: Sequence[App]) -> list[BuiltImage]:
         todo = self._todo(wanted)
         outcome = []
         for app in self._catalog:
@@ -465,7 +482,7 @@ class _Run:
                     self._tell(app, "step", f"{found[1]}/{found[2]} {_shortened(found[3])}")
                 continue
             for line in text.splitlines():
-                if line.strip() and not line.startswith(" ---> "):
+                if line.strip() and not line.startswith(_CHATTER):
                     last.append(line)
                     if not quiet:
                         self._tell(app, "output", line)

@@ -19,16 +19,15 @@ def reader(spark, form):
     return found.schema(SCHEMA) if form in ("csv", "json") else found
 
 
-def measures(spark, data=DATA):
-    """Return the flowers' measures from the files of all formats, each of which holds some."""
-    parts = [reader(spark, form).load(f"{data}/{form}") for form in FORMATS]
-    whole = parts[0]
-    for part in parts[1:]:
-        whole = whole.unionByName(part)
-    return whole
+def measures(spark, data, forms):
+    """Return the flowers' measures from the files of some formats, each of which holds a part."""
+    first, *others = [reader(spark, form).load(f"{data}/{form}") for form in forms]
+    for other in others:
+        first = first.unionByName(other)
+    return first
 
 
-def brightness(spark, data=DATA):
+def brightness(spark, data):
     """Return the brightness of each flower's picture, 0 to 255, by the number in its name."""
     mean = functions.udf(lambda data: sum(data) / len(data), "double")
     pictures = spark.read.format("image").option("dropInvalid", "true").load(f"{data}/images")
@@ -38,6 +37,6 @@ def brightness(spark, data=DATA):
     )
 
 
-def read(spark, data=DATA):
-    """Return measures and brightness of all flowers."""
-    return measures(spark, data).join(brightness(spark, data), "id")
+def read(spark, data=DATA, forms=FORMATS):
+    """Return measures and brightness of the flowers whose measures are in these formats."""
+    return measures(spark, data, forms).join(brightness(spark, data), "id")

@@ -12,13 +12,13 @@ import flowers
 from pyspark.ml import Pipeline
 from pyspark.ml.classification import LogisticRegression, RandomForestClassifier
 from pyspark.ml.evaluation import MulticlassClassificationEvaluator
-from pyspark.ml.feature import StandardScaler, VectorAssembler
+from pyspark.ml.feature import VectorAssembler
 from pyspark.sql import SparkSession
 
-COLUMNS = {"featuresCol": "scaled", "labelCol": "species"}
+FEATURES = ["petal_length", "petal_width", "brightness"]
 CLASSIFIERS = {
-    "logistic": lambda: LogisticRegression(maxIter=10, **COLUMNS),
-    "forest": lambda: RandomForestClassifier(numTrees=10, **COLUMNS),
+    "logistic": lambda: LogisticRegression(labelCol="species", maxIter=10),
+    "forest": lambda: RandomForestClassifier(labelCol="species", numTrees=10),
 }
 
 parser = argparse.ArgumentParser()
@@ -31,16 +31,8 @@ spark = SparkSession.builder.appName(f"train {options.model}").getOrCreate()
 # Small data in as many parts as there are cores: more would only be more tasks.
 data = flowers.read(spark, options.data).coalesce(spark.sparkContext.defaultParallelism).cache()
 training, test = data.randomSplit([0.8, 0.2], seed=1)
-pipeline = Pipeline(
-    stages=[
-        VectorAssembler(
-            inputCols=["petal_length", "petal_width", "brightness"], outputCol="features"
-        ),
-        StandardScaler(inputCol="features", outputCol="scaled"),
-        CLASSIFIERS[options.classifier](),
-    ]
-)
-model = pipeline.fit(training)
+assembler = VectorAssembler(inputCols=FEATURES, outputCol="features")
+model = Pipeline(stages=[assembler, CLASSIFIERS[options.classifier]()]).fit(training)
 evaluator = MulticlassClassificationEvaluator(labelCol="species", metricName="accuracy")
 accuracy = evaluator.evaluate(model.transform(test))
 model.write().overwrite().save(f"{flowers.MODELS}/{options.model}")

@@ -284,7 +284,7 @@ class Site:
         assert self.labelled("network") == []
         volumes = self.labelled("volume")
         assert set(volumes) <= {f"epic.{self.tenant}.storage"}, volumes
-        assert not list(self.home.glob("secrets/*/*.json"))
+        assert list(self.home.glob(f"secrets/{self.tenant}/*.json")) == []
         assert self.leftovers() == []
 
     def clean_up(self) -> None:

@@ -46,7 +46,7 @@ def test_accounts(node: Node) -> None:
 
 def test_homes(node: Node) -> None:
     assert node.sh("stat -c '%a %U %G' /home/ada/.bashrc /data/home/ada") == (
-        "644 ada ada\n750 ada ada"
+        "640 ada ada\n750 ada ada"
     )
     assert node.run("cat", "/home/ada/.bashrc", user="bob")[0] != 0
 

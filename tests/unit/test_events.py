@@ -89,6 +89,13 @@ def test_ports_are_not_the_matter_when_something_else_failed_too(play: Play) -> 
     assert not isinstance(failure, PortsTaken)
 
 
+def test_a_failure_that_a_task_overlooks_is_told_all_the_same(play: Play) -> None:
+    outcomes = {"worker-9": {"rc": 1, "stderr": "no such file"}}
+    play.happens("runner_on_ok", host="local", res={"outcomes": outcomes})
+    assert (play.steps[-1].node, play.steps[-1].message) == ("worker-9", "no such file")
+    assert play.translator.failure() is None
+
+
 def test_an_ordinary_task_is_told_without_ansibles_own_places(play: Play) -> None:
     failure = play.fails(msg="It is  undefined.\nOrigin: /somewhere/vars.yml:3")
     assert failure.message == "Create nodes: host local: It is undefined."

@@ -4,8 +4,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -32,7 +33,17 @@ class FakeEngine:
         self.imported: list[str] = []
         self.answers: list[Mapping[str, Any]] | None = None
         self.about: dict[str, bytes] = {"facts": b"python=3.11.2\njava=17.0.9\n"}
+        self.other: Callable[[], None] | None = None
+        self.turns = 0
         self._count = 0
+
+    @contextlib.contextmanager
+    def alone(self, waiting: Callable[[], None]) -> Iterator[None]:
+        if self.other is not None:
+            waiting()
+            self.other()
+        self.turns += 1
+        yield
 
     def has(self, reference: str) -> bool:
         return reference in self.known
@@ -192,6 +203,26 @@ def test_a_fresh_image_needs_no_parents(catalog: Catalog, engine: FakeEngine) ->
     engine.built.clear()
     build(catalog, engine, "spark")
     assert engine.built == []
+
+
+def test_builds_take_turns(catalog: Catalog, engine: FakeEngine) -> None:
+    def other() -> None:
+        engine.other = None
+        build(catalog, engine)
+
+    engine.other = other
+    lines: list[images.BuildLine] = []
+    options = images.BuildOptions(environ={})
+    built = images.build(
+        [], docker_client=engine, catalog=catalog, on_line=lines.append, options=options
+    )
+    assert [item.built for item in built] == [False] * 4
+    assert "another build is at work: waiting for it" in [line.text for line in lines]
+    assert len(engine.built) == 4
+    # Nobody waits to learn that there is nothing to do.
+    turns = engine.turns
+    build(catalog, engine)
+    assert engine.turns == turns
 
 
 def test_force_does_without_cached_steps(catalog: Catalog, engine: FakeEngine) -> None:
