@@ -231,13 +231,7 @@ def destroy(context: Context, name: str, tenant: str | None = None) -> ClusterRe
     The tenant's storage stays. No node needs to be alive, and the store need not know the cluster:
     what carries its labels goes.
     """
-    try:
-        found = _find(context, name, tenant)
-    except NotFound:
-        remains = recovery.find_remains(context.hosts, name, tenant)
-        if remains is None:
-            raise
-        found = remains
+    found = doomed(context, name, tenant)
 
     def prepare(transaction: Transaction) -> _Prepared:
         if found.id:
@@ -254,6 +248,21 @@ def destroy(context: Context, name: str, tenant: str | None = None) -> ClusterRe
         with context.store.transaction() as transaction:
             transaction.remove_cluster(found.id)
         return found
+
+
+def doomed(context: Context, name: str, tenant: str | None = None) -> ClusterRecord:
+    """Return the cluster that `destroy` would remove, also one that only Docker knows.
+
+    Raises:
+        NotFound: Neither store nor Docker knows it.
+    """
+    try:
+        return _find(context, name, tenant)
+    except NotFound:
+        remains = recovery.find_remains(context.hosts, name, tenant)
+        if remains is None:
+            raise
+        return remains
 
 
 def remove_tenant(context: Context, name: str) -> None:

@@ -135,8 +135,8 @@ def health(nodes: Iterable[NodeStatus], wanted: str, strays: Iterable[str]) -> t
     """
     nodes = list(nodes)
     if wanted == "stopped":
-        late = [node for node in nodes if node.state != "stopped"]
-        return ("green", "stopped") if not late else ("yellow", f"{len(late)} still running")
+        late = [f"{node.name} is {node.state}" for node in nodes if node.state != "stopped"]
+        return ("yellow", "; ".join(late)) if late else ("green", "stopped")
     bad = [node for node in nodes if node.state != "ready"]
     named = "; ".join(
         f"{node.name} is {node.state}" + (f": {node.reason}" if node.reason else "")

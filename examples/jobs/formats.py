@@ -57,8 +57,8 @@ rows = []
 for number in range(COUNT):
     species = number % len(SPECIES)
     length, width, brightness = SPECIES[species]
-    rows.append((number, chance.gauss(length, 0.6), chance.gauss(width, 0.25), species))
-    (images / f"{number}.png").write_bytes(picture(chance, brightness))
+    rows.append((number, chance.gauss(length, 0.8), chance.gauss(width, 0.3), species))
+    (images / f"{number}.png").write_bytes(picture(chance, chance.gauss(brightness, 40)))
 
 wrong = 0
 for number, form in enumerate(flowers.FORMATS):
