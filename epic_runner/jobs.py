@@ -49,6 +49,12 @@ _UNKNOWN, _VANISHED = 3, 125
 # A follower's exit codes that may be its own and not the job's; from 128 on it was killed itself.
 _DOUBTFUL = (_UNKNOWN, _VANISHED, *range(128, 256))
 
+# Waits for a job whose start is under way, without forking, unless our side hangs up.
+_FOLLOW = """
+until [ -e "/data/jobs/$1/pid" ]; do read -rt 0.03; (($? > 128)) || exit 1; done
+exec epic-job follow "$1" --from-start
+"""
+
 _CONF_KEY = re.compile(r"[A-Za-z][\w.-]*")
 _VARIABLE = re.compile(r"[A-Za-z_]\w*")
 
@@ -169,9 +175,14 @@ def refuse_stopped(cluster: ClusterRecord) -> None:
     )
 
 
-def not_running(cluster: ClusterRecord, node: Node) -> EpicError:
-    """Return the error for a node that should run and does not."""
-    return OperationFailed(
+def refuse_dead(host: Host, cluster: ClusterRecord, node: Node) -> None:
+    """Raise OperationFailed unless a node's container runs."""
+    try:
+        if docker_api.inspect(host, node.container)["State"]["Running"]:
+            return
+    except NotFound:
+        pass
+    raise OperationFailed(
         f"{node.name} does not run.",
         f"epic-run status {cluster.name} tells why; epic-run repair {cluster.name} brings it back.",
     )
@@ -194,8 +205,8 @@ def start(
         request: What to run.
         tenant: The cluster's tenant, where the name needs it.
         user: As which member; the tenant's first administrator by default.
-        announce: Called just before the job is started, so that the caller can cancel it whenever
-            it is interrupted.
+        announce: Called just before the job is started, so that the caller can follow it from its
+            first moment, and cancel it whenever it is interrupted.
 
     Raises:
         InputError: The request, the user or the cluster's state does not allow it.
@@ -208,6 +219,7 @@ def start(
     refuse_stopped(cluster)
     acting = acting_user(owner, user)
     node = submitting_node(cluster)
+    refuse_dead(context.hosts[node.host], cluster, node)
     if PurePosixPath(request.file).suffix in (".R", ".r"):
         _refuse_without_r(cluster, node)
     if request.file.startswith(INSIDE):
@@ -282,20 +294,22 @@ def literal(value: Any) -> Any:
 def follow(host: Host, job: Job, write: docker_exec.Write) -> int:
     """Pass on a job's output from its beginning, until it ends; return its exit code.
 
-    A connection to Docker that breaks off is made again, and the output goes on where it stopped.
+    The job may still be starting, so that its first line is seen when it is printed and not when
+    Ansible has tidied up. A connection to Docker that breaks off is made again, and the output
+    goes on where it stopped.
 
     Raises:
         OperationFailed: The job vanished without a result: its node was stopped, say.
         DockerUnavailable: Docker stayed away.
     """
     seen = _Counted(write)
-    command = ["epic-job", "follow", job.id, "--from-start"]
+    command = ["bash", "-c", _FOLLOW, "bash", job.id]
     silent_since = math.inf
     while True:
         before = seen.count
         try:
             seen.rewind()
-            code = docker_exec.stream(host, job.node.container, command, seen.write)
+            code = docker_exec.stream(host, job.node.container, command, seen.write, hold=True)
         except DockerUnavailable:
             now = time.monotonic()
             silent_since = now if seen.count > before else min(silent_since, now)
@@ -379,12 +393,7 @@ def _refuse_without_r(cluster: ClusterRecord, node: Node) -> None:
 
 
 def _check_inside(host: Host, cluster: ClusterRecord, node: Node, path: str) -> None:
-    try:
-        code, _ = docker_exec.output_of(host, node.container, ["test", "-f", path])
-    except DockerUnavailable:
-        raise
-    except EpicError as problem:
-        raise not_running(cluster, node) from problem
+    code, _ = docker_exec.output_of(host, node.container, ["test", "-f", path])
     if code:
         raise InputError(
             f"{path} is no file of {node.name}.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 
 import click
 
@@ -58,7 +59,8 @@ def logs(
     try:
         reading.follow(all_hosts(), sources, lines, _Shower(sources, output).show)
     except KeyboardInterrupt:
-        # The ordinary end of following.
+        # The ordinary end of following, for those who press it twice as well.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         raise click.exceptions.Exit(0) from None
 
 

@@ -13,10 +13,9 @@ import click
 
 from epic_runner import docker_exec, jobs
 from epic_runner.cli.common import is_terminal, node_of, tenant_option
-from epic_runner.cli.submit import CANCELLED, Channels
+from epic_runner.cli.submit import CANCELLED, write
 from epic_runner.cluster import Node
 from epic_runner.docker_exec import Setting
-from epic_runner.errors import DockerUnavailable, EpicError
 from epic_runner.hosts import Host, all_hosts
 from epic_runner.lifecycle import acting_user
 from epic_runner.store import Store
@@ -82,18 +81,14 @@ def shell(
         directory=f"/home/{acting}",
         environment={"HOME": f"/home/{acting}", "USER": acting, "LOGNAME": acting},
     )
-    try:
-        if command:
-            # A terminal's keys are nothing that a command waits for; a file or a pipe is.
-            code = run_command(host, chosen, command, setting, feed=not sys.stdin.isatty())
-        elif is_terminal():
-            code = interact(host, chosen, setting)
-        else:
-            code = run_command(host, chosen, ["bash", "-l"], setting, feed=True)
-    except DockerUnavailable:
-        raise
-    except EpicError as problem:
-        raise jobs.not_running(record, chosen) from problem
+    jobs.refuse_dead(host, record, chosen)
+    if command:
+        # A terminal's keys are nothing that a command waits for; a file or a pipe is.
+        code = run_command(host, chosen, command, setting, feed=not sys.stdin.isatty())
+    elif is_terminal():
+        code = interact(host, chosen, setting)
+    else:
+        code = run_command(host, chosen, ["bash", "-l"], setting, feed=True)
     raise click.exceptions.Exit(code)
 
 
@@ -109,7 +104,7 @@ def run_command(host: Host, node: Node, command: Sequence[str], on: Setting, *, 
             host,
             node.container,
             [*LOGIN_COMMAND, *command],
-            Channels().write,
+            write,
             setting=setting,
             stdin=sys.stdin.buffer if feed else None,
         )

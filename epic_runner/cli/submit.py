@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +15,7 @@ import click
 from epic_runner import jobs
 from epic_runner.cli.common import tenant_option
 from epic_runner.errors import EpicError
-from epic_runner.hosts import all_hosts
+from epic_runner.hosts import Host, all_hosts
 from epic_runner.jobs import Job, JobRequest
 from epic_runner.lifecycle import Context
 from epic_runner.output import output_option
@@ -22,6 +23,9 @@ from epic_runner.store import Store
 
 # What a shell makes of a program that Ctrl-C ended: 128 and the signal's number.
 CANCELLED = 130
+
+# How long a cancelled job's last output is waited for.
+LAST_WORDS_SECONDS = 2.0
 
 
 class _Submit(click.Command):
@@ -121,8 +125,7 @@ def submit(
     )
     store = Store()
     try:
-        context = Context(store, all_hosts())
-        code = _Run(cluster, output).run(context, request, tenant, user)
+        code = _Run(Context(store, all_hosts()), output).run(cluster, request, tenant, user)
     finally:
         store.close()
     raise click.exceptions.Exit(code)
@@ -131,38 +134,41 @@ def submit(
 class _Run:
     """One job from its start to its end, whatever comes between."""
 
-    def __init__(self, cluster: str, output: str) -> None:
-        self._cluster = cluster
+    def __init__(self, context: Context, output: str) -> None:
+        self._context = context
         self._output = output
-        self._job: Job | None = None
+        self._following: _Following | None = None
 
-    def run(
-        self, context: Context, request: JobRequest, tenant: str | None, user: str | None
-    ) -> int:
+    def run(self, cluster: str, request: JobRequest, tenant: str | None, user: str | None) -> int:
         """Start the job, follow it, and return the exit code of the command."""
         try:
             job = jobs.start(
-                context, self._cluster, request, tenant=tenant, user=user, announce=self._announce
+                self._context, cluster, request, tenant=tenant, user=user, announce=self._announce
             )
-            code = jobs.follow(context.hosts[job.node.host], job, Channels().write)
+            assert self._following is not None  # noqa: S101 - for the type checker: announced
+            code = self._following.result()
         except KeyboardInterrupt:
-            if self._job is None:
+            if self._following is None:
                 raise
-            return self._cancelled(context, self._job)
+            return self._cancelled(self._following)
         self._summary(job, "done" if code == 0 else "failed", code)
         return code
 
     def _announce(self, job: Job) -> None:
-        self._job = job
+        self._following = _Following(self._context.hosts[job.node.host], job)
+        self._following.start()
 
-    def _cancelled(self, context: Context, job: Job) -> int:
+    def _cancelled(self, following: _Following) -> int:
+        job = following.job
         click.echo(f"\nCancelling the job {job.id} ...", err=True)
         try:
-            jobs.cancel(context.hosts[job.node.host], job)
+            jobs.cancel(following.host, job)
+            # Its last words may be on their way.
+            following.join(LAST_WORDS_SECONDS)
         except (EpicError, KeyboardInterrupt):
             click.echo(
                 "It could not be cancelled; it may go on. To end it: "
-                f"epic-run shell {self._cluster} {job.node.short_name} --as {job.user} -- "
+                f"epic-run shell {job.node.cluster} {job.node.short_name} --as {job.user} -- "
                 f"epic-job cancel {job.id}",
                 err=True,
             )
@@ -189,23 +195,43 @@ class _Run:
         click.echo(json.dumps(summary, sort_keys=True), err=True)
 
 
-class Channels:
-    """Our stdout and stderr, byte for byte and at once.
+class _Following(threading.Thread):
+    """Follows a job beside its start: its output is seen at once, also while Ansible tidies up."""
+
+    def __init__(self, host: Host, job: Job) -> None:
+        super().__init__(daemon=True)
+        self.host = host
+        self.job = job
+        self._code = 0
+        self._problem: Exception | None = None
+
+    def run(self) -> None:
+        """Follow the job to its end."""
+        try:
+            self._code = jobs.follow(self.host, self.job, write)
+        except Exception as problem:  # noqa: BLE001 - raised again by `result`
+            self._problem = problem
+
+    def result(self) -> int:
+        """Wait for the job's end; return its exit code, or raise what following raised."""
+        self.join()
+        if self._problem is not None:
+            raise self._problem
+        return self._code
+
+
+def write(data: bytes, is_error: bool) -> None:  # noqa: FBT001 - the callback's form
+    """Write to our stdout, or to stderr if `is_error`, byte for byte and at once.
 
     A reader that has left (head, say) does not end the job: the rest is just not shown.
     """
-
-    def __init__(self) -> None:
-        self._streams = {False: sys.stdout.buffer, True: sys.stderr.buffer}
-
-    def write(self, data: bytes, is_error: bool) -> None:  # noqa: FBT001 - the callback's form
-        """Write a piece of output, to stderr if `is_error`."""
-        stream = self._streams[is_error]
-        try:
-            stream.write(data)
-            stream.flush()
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    # Past Python's buffers: a thread that waits inside one would keep the process from ending.
+    stream = (sys.stderr if is_error else sys.stdout).fileno()
+    try:
+        while data:
+            data = data[os.write(stream, data) :]
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
 
 
 def _pairs(option: str, given: tuple[str, ...]) -> dict[str, str]:

@@ -101,7 +101,7 @@ def test_the_class_archive_is_used(cluster: tuple[Node, Node]) -> None:
     _, worker = cluster
     lines = worker.sh("cat /tmp/classes").splitlines()
     shared = sum("shared objects file" in line for line in lines)
-    assert shared / len(lines) > 0.85
+    assert shared / len(lines) > 0.98
     assert not re.search("(?i)shared class paths mismatch|error", worker.sh("head -5 /tmp/classes"))
 
 
@@ -152,10 +152,10 @@ def test_users_find_the_programs(cluster: tuple[Node, Node]) -> None:
         found = node.sh("su - ada -c 'type -p python spark-submit java'")
         assert found.splitlines() == [
             "/opt/venv/bin/python",
-            "/opt/spark/bin/spark-submit",
+            "/opt/venv/bin/spark-submit",
             "/opt/java/bin/java",
         ]
-        assert node.sh("command -v spark-submit", user="ada") == "/opt/spark/bin/spark-submit"
+        assert node.sh("command -v spark-submit", user="ada") == "/opt/venv/bin/spark-submit"
 
 
 def kernels(node: Node) -> dict[str, Any]:

@@ -208,7 +208,8 @@ class Node:
         self.result: bytes | None = None
         self.error: EpicError | None = None
 
-    def stream(self, *arguments: Any) -> int:
+    def stream(self, *arguments: Any, hold: bool) -> int:
+        assert hold
         if self.error:
             raise self.error
         write = arguments[3]
