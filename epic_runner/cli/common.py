@@ -5,15 +5,18 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from epic_runner.hosts import all_hosts
 from epic_runner.lifecycle import Context
 from epic_runner.progress import Live, open_progress
-from epic_runner.spec.models import AppProbe
 from epic_runner.store import ClusterRecord, Store
+
+if TYPE_CHECKING:
+    # pydantic takes a tenth of a second to import, which most verbs have no use for.
+    from epic_runner.spec.models import AppProbe
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

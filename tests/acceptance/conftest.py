@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,6 +10,11 @@ from dataclasses import dataclass
 import life_support
 import pytest
 from life_support import Result, Site
+
+# A shell that starts the tests in the background has them ignore SIGINT, and their children too:
+# but Ctrl-C is one of the things that are tested.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A job on a machine that others use as well may take minutes.
 JOB_SECONDS = 840
