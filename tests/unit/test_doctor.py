@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from epic_runner import doctor, doctor_facts
 from epic_runner.catalog import load_catalog
-from epic_runner.cli.doctor import doctor as cli_doctor
+from epic_runner.cli import cli
 from epic_runner.doctor import (
     GIB,
     CatalogFacts,
@@ -332,7 +332,7 @@ def test_a_database_servers_password_is_not_told(monkeypatch) -> None:
 )
 def test_only_a_failure_makes_the_exit_code_1(monkeypatch, facts: Facts, code: int) -> None:
     monkeypatch.setattr("epic_runner.cli.doctor.gather", lambda: facts)
-    result = CliRunner().invoke(cli_doctor, ["--output", "json"])
+    result = CliRunner().invoke(cli, ["doctor", "--output", "json"])
     assert result.exit_code == code
     told = json.loads(result.output)
     assert told["state"] == doctor.worst(doctor.judge(facts))
@@ -342,12 +342,12 @@ def test_only_a_failure_makes_the_exit_code_1(monkeypatch, facts: Facts, code: i
 def test_people_see_every_check_and_every_mend(monkeypatch) -> None:
     facts = changed("disk", free_bytes=0)
     monkeypatch.setattr("epic_runner.cli.doctor.gather", lambda: facts)
-    output = CliRunner().invoke(cli_doctor).output
+    output = CliRunner().invoke(cli, ["doctor"]).output
     for item in doctor.judge(facts):
         assert item.seen in output
     assert "disk: Make room" in output
     monkeypatch.setattr("epic_runner.cli.doctor.gather", lambda: SOUND)
-    assert "Nothing to mend." in CliRunner().invoke(cli_doctor).output
+    assert "Nothing to mend." in CliRunner().invoke(cli, ["doctor"]).output
 
 
 def test_the_skew_of_a_clock_is_only_what_the_way_does_not_explain() -> None:

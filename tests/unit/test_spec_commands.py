@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 from spec_samples import APPS, LAB, write_apps
 
-from epic_runner.cli import schema as schema_module
+from epic_runner.cli import cli
 from epic_runner.cli import validate as validate_module
 from epic_runner.errors import InputErrors
 from epic_runner.spec.schema import json_schema, schema_text
@@ -28,7 +28,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def validate(*arguments: object) -> Result:
-    return CliRunner().invoke(validate_module.validate, [str(item) for item in arguments])
+    return CliRunner().invoke(cli, ["validate", *map(str, arguments)])
 
 
 def test_files_that_are_right_are_summed_up(lab: Path) -> None:
@@ -110,7 +110,7 @@ def test_a_store_that_fails_keeps_nobody_from_checking_files(
 
 def test_the_schema_is_printed_whole_or_by_kind() -> None:
     runner = CliRunner()
-    assert runner.invoke(schema_module.schema, []).output == schema_text()
-    one = runner.invoke(schema_module.schema, ["template"])
+    assert runner.invoke(cli, ["schema"]).output == schema_text()
+    one = runner.invoke(cli, ["schema", "template"])
     assert json.loads(one.output) == json_schema("Template")
-    assert runner.invoke(schema_module.schema, ["Job"]).exit_code == 2
+    assert runner.invoke(cli, ["schema", "Job"]).exit_code == 2
