@@ -163,66 +163,47 @@ def _converge(
         return _play(context, running, verb)
 
 
-def expand(
+def resize(
     context: Context, name: str, role: str, by: int, tenant: str | None = None
 ) -> ClusterRecord:
-    """Add nodes to a running cluster; no running node is touched.
+    """Add nodes to a running cluster (`by` above 0), or remove the newest of a node role.
+
+    An expand touches no running node. A shrink lets the services of the leaving nodes leave in
+    order first.
 
     Raises:
-        InputError: There is no such node role, the app allows no more, or the cluster is stopped.
-        QuotaExceeded: Tenant or hosts have no room; nothing was changed.
+        InputError: There is no such node role, the app allows no more or needs the nodes, or the
+            cluster is stopped.
+        QuotaExceeded: Tenant or hosts have no room for more; nothing was changed.
     """
     found = _find(context, name, tenant)
-    arguments = {"role": role, "by": by}
+    verb = "expand" if by > 0 else "shrink"
+    arguments = {"role": role, "by": abs(by)}
 
     def prepare(transaction: Transaction) -> _Prepared:
         cluster = transaction.find_cluster(found.name, found.tenant)
-        _refuse_stopped(cluster, "expand")
-        if _resumes(transaction, cluster, "expand", arguments):
-            _resuming(context, "expand")
+        _refuse_stopped(cluster, verb)
+        if _resumes(transaction, cluster, verb, arguments):
+            _resuming(context, verb)
         else:
             spec = resized(cluster.spec, role, by)
             transaction.set_cluster(cluster.id, spec=spec)
+            if by < 0:
+                transaction.set_leaving(cluster.id, newest_first(cluster.staying(), role)[:-by])
             cluster = replace(cluster, spec=spec)
-        _reserve(context, transaction, cluster)
+        if by > 0:
+            _reserve(context, transaction, cluster)
         return _prepared(transaction, found.tenant, found.name)
 
     with operate(
-        context.store, tenant=found.tenant, cluster=found.name, verb="expand",
+        context.store, tenant=found.tenant, cluster=found.name, verb=verb,
         arguments=arguments, user="", prepare=prepare, listener=context.listener,
     ) as running:  # fmt: skip
-        return _play(context, running, "expand")
-
-
-def shrink(
-    context: Context, name: str, role: str, by: int, tenant: str | None = None
-) -> ClusterRecord:
-    """Remove the newest nodes of a node role, after their services have left in order.
-
-    Raises:
-        InputError: There is no such node role, or the app needs the nodes.
-    """
-    found = _find(context, name, tenant)
-    arguments = {"role": role, "by": by}
-
-    def prepare(transaction: Transaction) -> _Prepared:
-        cluster = transaction.find_cluster(found.name, found.tenant)
-        _refuse_stopped(cluster, "shrink")
-        if _resumes(transaction, cluster, "shrink", arguments):
-            _resuming(context, "shrink")
-        else:
-            spec = resized(cluster.spec, role, -by)
-            transaction.set_cluster(cluster.id, spec=spec)
-            transaction.set_leaving(cluster.id, newest_first(cluster.staying(), role)[:by])
-        return _prepared(transaction, found.tenant, found.name)
-
-    with operate(
-        context.store, tenant=found.tenant, cluster=found.name, verb="shrink",
-        arguments=arguments, user="", prepare=prepare, listener=context.listener,
-    ) as running:  # fmt: skip
-        _play(context, running, "shrink")
-        _forget_left(context, running)
-        return running.prepared.cluster
+        record = _play(context, running, verb)
+        if by < 0:
+            _forget_left(context, running)
+            return running.prepared.cluster
+        return record
 
 
 def destroy(context: Context, name: str, tenant: str | None = None) -> ClusterRecord:
