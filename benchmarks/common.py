@@ -21,6 +21,26 @@ EPIC_RUN = str(Path(sys.executable).parent / "epic-run")
 LIMIT_SECONDS = 300
 LABEL = "epic.benchmark=true"
 
+# One master and some workers, with the tenant and the flavor that they need.
+TEMPLATE = """\
+kind: Flavor
+name: bench
+cores: {cores}
+memory: {memory}
+---
+kind: Tenant
+name: benchmark
+members: [{{user: ada, role: admin}}]
+---
+kind: Template
+name: bench
+tenant: benchmark
+app: spark
+roles:
+  master: {{count: 1, flavor: bench}}
+  worker: {{count: {workers}, flavor: bench}}
+"""
+
 
 def parser(description: str | None, *, rounds: int) -> argparse.ArgumentParser:
     """Return the options that every benchmark has."""
@@ -43,6 +63,12 @@ def own_home() -> Iterator[dict[str, str]]:
     """Give an environment with an EPIC_HOME of its own, which is removed afterwards."""
     with TemporaryDirectory(prefix="epic-benchmark-") as home:
         yield {**os.environ, "EPIC_HOME": home}
+
+
+def removed(env: Mapping[str, str]) -> None:
+    """Remove the cluster of TEMPLATE, its tenant and what they left, launched or half launched."""
+    for words in (["destroy", "bench"], ["tenant", "remove", "benchmark"]):
+        subprocess.run([EPIC_RUN, *words, "--yes"], check=False, env=env, capture_output=True)
 
 
 def address_of(container: str) -> str:

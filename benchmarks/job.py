@@ -15,7 +15,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from common import EPIC_RUN, IMAGE, alive_workers, median, own_home, report, run, wait_for
+from common import (
+    EPIC_RUN,
+    IMAGE,
+    TEMPLATE,
+    alive_workers,
+    median,
+    own_home,
+    removed,
+    report,
+    run,
+    wait_for,
+)
 from common import parser as options
 
 CORES = os.cpu_count() or 1
@@ -23,6 +34,7 @@ EXECUTOR_MEMORY = "2g"
 PORT, PAGE = 17077, 18080
 
 JOB = """\
+import time
 from pyspark.sql import SparkSession, functions as F
 spark = SparkSession.builder.config("spark.ui.enabled", "false").getOrCreate()
 spark.range(1000).count()
@@ -32,25 +44,6 @@ grouped = numbers.groupBy("key").agg(F.count("*").alias("n"), F.sum("id").alias(
 total = grouped.orderBy("s").agg(F.sum("n")).first()[0]
 joined = numbers.join(grouped, "key").agg(F.max("s")).first()
 print("SECONDS", time.monotonic() - start, total)
-"""
-
-TEMPLATE = """\
-kind: Flavor
-name: bench
-cores: {cores}
-memory: 3g
----
-kind: Tenant
-name: benchmark
-members: [{{user: ada, role: admin}}]
----
-kind: Template
-name: bench
-tenant: benchmark
-app: spark
-roles:
-  master: {{count: 1, flavor: bench}}
-  worker: {{count: 1, flavor: bench}}
 """
 
 
@@ -65,13 +58,12 @@ def cluster(folder: Path) -> Iterator[dict[str, str]]:
     """Launch the cluster, and give the environment to submit in."""
     with own_home() as env:
         template = folder / "bench.yml"
-        template.write_text(TEMPLATE.format(cores=CORES))
-        run(EPIC_RUN, "launch", str(template), env=env)
+        template.write_text(TEMPLATE.format(workers=1, cores=CORES, memory="3g"))
         try:
+            run(EPIC_RUN, "launch", str(template), env=env)
             yield env
         finally:
-            run(EPIC_RUN, "destroy", "bench", "--yes", env=env)
-            run(EPIC_RUN, "tenant", "remove", "benchmark", "--yes", env=env)
+            removed(env)
 
 
 @contextmanager
