@@ -123,7 +123,7 @@ import fcntl
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -314,9 +314,15 @@ class Converger:
         )
 
     def power(self, node: dict[str, Any], how: str, **query: Any) -> None:
-        """Start or restart a node; note when another program has one of its ports."""
-        try:
+        """Start or restart a node."""
+        with self.noting_clashes(node):
             self.docker.request("POST", f"/containers/{node['container']}/{how}", query=query)
+
+    @contextlib.contextmanager
+    def noting_clashes(self, node: dict[str, Any]) -> Iterator[None]:
+        """Note when another program has one of the ports of a node that is being started."""
+        try:
+            yield
         except DockerError as problem:
             if PORT_TAKEN.search(str(problem)):
                 self.port_clashes.append(node["short_name"])
@@ -330,8 +336,8 @@ class Converger:
         self.make_volume(data, {**self.owner, "epic.node": node["short_name"]})
         self.docker.request("POST", "/containers/create", spec, query={"name": node["container"]})
         files = self.files(node)
-        self.docker.put_files(node["container"], {**files, **remembered(files)})
-        self.power(node, "start")
+        with self.noting_clashes(node):
+            self.docker.start_with(node["container"], {**files, **remembered(files)})
         return outcome
 
     def files(self, node: dict[str, Any]) -> dict[str, Any]:
@@ -450,6 +456,10 @@ class Converger:
                 f"EPIC_INDEX={node['index']}",
             ],
             "ExposedPorts": {port: {} for port in ports},
+            # The node's files come this way, once.
+            "OpenStdin": True,
+            "StdinOnce": True,
+            "AttachStdin": True,
             "HostConfig": {
                 "NanoCpus": int(role["cores"]) * 10**9,
                 "Memory": int(role["memory_bytes"]),

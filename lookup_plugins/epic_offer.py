@@ -15,10 +15,15 @@ options:
   _terms:
     description: The names of roles.
     required: true
+  parts:
+    description: Only these keys of the offers; a file's template is the costly one to render.
+    type: list
+    elements: str
 """
 
 EXAMPLES = r"""
 node_offers: "{{ query('epic_offer', 'spark', 'jupyter') }}"
+node_commands: "{{ query('epic_offer', 'spark', 'jupyter', parts=['ready', 'leave', 'logs']) }}"
 """
 
 RETURN = r"""
@@ -42,22 +47,31 @@ class LookupModule(LookupBase):  # type: ignore[misc]
     """Renders offers."""
 
     def run(
-        self, terms: list[str], variables: dict[str, Any] | None = None, **_: Any
+        self, terms: list[str], variables: dict[str, Any] | None = None, **options: Any
     ) -> list[dict[str, Any]]:
         """Return the offers of each role of `terms`."""
-        return [self._offers(role, variables or {}) for role in terms]
+        self.set_options(var_options=variables, direct=options)
+        parts = self.get_option("parts")
+        return [self._offers(role, variables or {}, parts) for role in terms]
 
-    def _offers(self, role: str, variables: dict[str, Any]) -> dict[str, Any]:
+    def _offers(
+        self, role: str, variables: dict[str, Any], parts: list[str] | None
+    ) -> dict[str, Any]:
         wanted = f"__{role}_offers"
         if wanted not in variables:
             raise AnsibleLookupError(f"The role {role} is not in the play, or offers nothing.")
         node_roles = self._templar.template(variables[f"{role}_node_roles"])
         return {
-            name: self._offer(role, variables, node_role) for name, node_role in node_roles.items()
+            name: self._offer(role, variables, node_role, parts)
+            for name, node_role in node_roles.items()
         }
 
     def _offer(
-        self, role: str, variables: dict[str, Any], node_role: Mapping[str, Any]
+        self,
+        role: str,
+        variables: dict[str, Any],
+        node_role: Mapping[str, Any],
+        parts: list[str] | None,
     ) -> dict[str, Any]:
         templar = self._templar.copy_with_new_env(
             available_variables={**variables, f"__{role}_node_role": node_role}
@@ -65,7 +79,12 @@ class LookupModule(LookupBase):  # type: ignore[misc]
         offers = variables[f"__{role}_offers"]
         merged: dict[str, Any] = {}
         for service in ("common", *node_role["services"]):
-            offer = templar.template(offers[service]) if service in offers else {}
+            offer = offers.get(service, {})
+            if isinstance(offer, str):
+                offer = templar.template(offer)
+            offer = templar.template(
+                {key: value for key, value in offer.items() if parts is None or key in parts}
+            )
             for key, value in offer.items():
                 if isinstance(value, dict):
                     merged.setdefault(key, {}).update(value)

@@ -98,9 +98,11 @@ class Docker:
         method: str,
         url: str,
         body: Any,
-        query: Mapping[str, Any] | None,
+        query: Mapping[str, Any] | None = None,
+        *,
+        upgrade: bool = False,
     ) -> http.client.HTTPResponse:
-        headers = {}
+        headers = {"Connection": "Upgrade", "Upgrade": "tcp"} if upgrade else {}
         if isinstance(body, bytes):
             headers["Content-Type"] = "application/x-tar"
         elif body is not None:
@@ -125,6 +127,27 @@ class Docker:
             self.request(
                 "PUT", f"/containers/{container}/archive", archive(files), query={"path": "/"}
             )
+
+    def start_with(self, container: str, files: Mapping[str, Mapping[str, Any]]) -> None:
+        """Start a container whose first process reads `files`, a tar archive, from its input.
+
+        The engine unpacks an archive in a process of its own, which costs as much as a fifth of a
+        container's start; the node's own `tar` costs next to nothing.
+        """
+        connection = _UnixConnection(self._path, self._timeout)
+        query = {"stream": "1", "stdin": "1"}
+        try:
+            response = self._send(
+                connection, "POST", f"/containers/{container}/attach", None, query, upgrade=True
+            )
+            if response.status != http.client.SWITCHING_PROTOCOLS:
+                _check(response.status, response.read())
+            self.request("POST", f"/containers/{container}/start")
+            connection.sock.sendall(archive(files))
+        except (OSError, http.client.HTTPException) as problem:
+            raise DockerError(0, f"The Docker engine at {self._path}: {problem}") from problem
+        finally:
+            connection.close()
 
     def read_file(self, container: str, path: str) -> bytes | None:
         """Return a file of a container, running or not; None where there is none."""
@@ -239,7 +262,7 @@ def archive(files: Mapping[str, Mapping[str, Any]]) -> bytes:
     """
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
-        for path, file in sorted(files.items()):
+        for path, file in files.items():
             content = content_of(file)
             member = tarfile.TarInfo(path.lstrip("/"))
             member.size = len(content)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import tarfile
 import time
@@ -15,10 +16,26 @@ import pytest
 
 from epic_runner import images
 from epic_runner.docker_build import connect
+from epic_runner.resources import content_root
 
 PASSWD = "ada:x:5001:5001:Ada:/home/ada:/bin/bash\nbob:x:5002:5002:Bob:/home/bob:/bin/bash\n"
 GROUP = "ada:x:5001:\nbob:x:5002:\ntenant:x:900:ada,bob,spark\n"
 ACCOUNTS = {"passwd": PASSWD, "group": GROUP}
+
+
+def launchers_docker() -> Any:
+    """Return the class by which the launcher's modules speak with Docker."""
+    found = importlib.util.spec_from_file_location(
+        "epic_docker", content_root() / "module_utils" / "epic_docker.py"
+    )
+    assert found
+    assert found.loader
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    return module.Docker
+
+
+Docker = launchers_docker()
 
 
 class Node:
@@ -105,7 +122,10 @@ def network(engine: docker.DockerClient) -> Iterator[Any]:
 def make(
     engine: docker.DockerClient, reference: Callable[[str], str], network: Any
 ) -> Iterator[Callable[..., Node]]:
-    """Make a node: `make(image, files, start=True, **options)`; options are docker's."""
+    """Make a node: `make(image, files, start=True, **options)`; options are docker's.
+
+    A node that is not started has no files yet either.
+    """
     made: list[Any] = []
 
     def make(
@@ -116,8 +136,8 @@ def make(
         container = engine.containers.create(reference(image), name=name, **options)
         made.append(container)
         node = Node(container)
-        node.put(ACCOUNTS if files is None else files)
         if start:
+            node.put(ACCOUNTS if files is None else files)
             container.start()
         return node
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from .conftest import ACCOUNTS, Node
+from .conftest import ACCOUNTS, Docker, Node
 
 pytestmark = pytest.mark.docker
 
@@ -94,6 +94,27 @@ def test_no_zombies(node: Node) -> None:
     assert "defunct" not in node.sh("ps -ef")
 
 
+def test_the_first_start_takes_the_files_from_its_input(make: Callable[..., Node]) -> None:
+    node = make("base", start=False, stdin_open=True)
+    files = {f"/etc/epic/{name}": {"content": text} for name, text in ACCOUNTS.items()}
+    secret = {"content": "s" * 100_000, "mode": "0400", "uid": 5001}
+    Docker().start_with(node.name, {**files, "/etc/epic/secrets/token": secret})
+    node.until("id ada")
+    assert node.sh("stat -c '%a %u %s' /etc/epic/secrets/token") == "400 5001 100000"
+    assert node.sh("readlink /proc/1/fd/0") == "/dev/null"
+    node.container.restart()
+    node.until("test $(cat /proc/1/comm) = s6-svscan")
+
+
+def test_a_node_that_was_sent_nothing_is_filled_later(make: Callable[..., Node]) -> None:
+    node = make("base", start=False, stdin_open=True)
+    Docker().start_with(node.name, {})
+    node.until("test $(cat /proc/1/comm) = s6-svscan")
+    node.put(ACCOUNTS)
+    node.container.restart()
+    node.until("id ada")
+
+
 def test_stop_and_start_keep_the_node(make: Callable[..., Node]) -> None:
     files = {**ACCOUNTS, "services/sleeper/run": SLEEPER}
     node = make("base", files)
@@ -171,6 +192,21 @@ def test_wait_http(node: Node) -> None:
     assert wait("--json", "s", "==", "on") == 0
     assert wait("--json", "absent", "==", "1") == 1
     assert wait("--json", "s", "<", "1") == 2
+    node.sh('echo \'{"w": [{"h": "a", "s": "ALIVE"}, {"h": "b", "s": "DEAD"}]}\' >/tmp/www/list')
+    listed = [
+        "epic-wait",
+        "http",
+        "http://localhost:4713/list",
+        "--timeout",
+        "1",
+        "--all",
+        "w",
+        "h",
+    ]
+    assert node.run(*listed, "a,b")[0] == 0
+    assert node.run(*listed, "a", "--where", "s=ALIVE")[0] == 0
+    code, _, err = node.run(*listed, "a,b,c", "--where", "s=ALIVE")
+    assert (code, "w lacks b, c" in err) == (1, True)
     code, _, err = node.run("epic-wait", "http", f"{url}x", "--timeout", "1")
     assert (code, "404" in err) == (1, True)
 
