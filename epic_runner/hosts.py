@@ -27,6 +27,10 @@ class Host:
         memory_bytes: Real memory.
         cpu_overcommit: How many times its cores may be promised to nodes.
         memory_overcommit: Likewise its memory.
+        disk_bytes: The room for volumes; 0 where it is not known, and then not counted.
+        disk_overcommit: Likewise its disk.
+        rack: What it shares with others and may lose with them, such as power or a switch.
+        draining: Whether it takes no new nodes.
         variables: Ansible's connection variables.
     """
 
@@ -35,6 +39,10 @@ class Host:
     memory_bytes: int
     cpu_overcommit: float = CPU_OVERCOMMIT
     memory_overcommit: float = 1.0
+    disk_bytes: int = 0
+    disk_overcommit: float = 1.0
+    rack: str = ""
+    draining: bool = False
     variables: Mapping[str, Any] = field(default_factory=dict)
 
     @property

@@ -8,7 +8,7 @@ from dataclasses import replace
 from epic_runner import ports, quota
 from epic_runner.cluster import Node, RoleSpec
 from epic_runner.hosts import Host
-from epic_runner.placement import Wish, place
+from epic_runner.placement import Placed, Wish, place
 from epic_runner.store import ClusterRecord, TenantRecord
 
 
@@ -21,6 +21,11 @@ def missing_nodes(cluster: ClusterRecord) -> list[tuple[RoleSpec, int]]:
         free = (number for number in range(1, 2**31) if number not in have)
         missing += [(role, next(free)) for _ in range(role.count - len(staying))]
     return missing
+
+
+def apart(role: RoleSpec) -> bool:
+    """Tell whether a node role is one of masters: an app caps their number, and no other."""
+    return role.maximum is not None
 
 
 def new_nodes(
@@ -43,8 +48,9 @@ def new_nodes(
     missing = missing_nodes(cluster)
     others = [other for other in clusters if other.id != cluster.id]
     everyone = [*others, cluster]
-    wishes = [Wish(f"{role.name}-{index}", role.size) for role, index in missing]
-    chosen = place(wishes, hosts.values(), quota.used_by_host(everyone))
+    wishes = [Wish(f"{role.name}-{index}", role.size, apart(role)) for role, index in missing]
+    present = [Placed(node.host, apart(cluster.spec.role(node.role))) for node in cluster.nodes]
+    chosen = place(wishes, hosts.values(), quota.used_by_host(everyone), present)
     taken = {port for other in everyone for node in other.nodes for port in node.ports.values()}
     nodes = tuple(
         Node(
