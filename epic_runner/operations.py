@@ -23,8 +23,8 @@ from typing import Any, Generic, TypeVar
 
 from epic_runner.errors import ClusterBusy, EpicError
 from epic_runner.events import Listener, Step
+from epic_runner.processes import controller, end_leftovers, started
 from epic_runner.resources import home
-from epic_runner.runner import end_leftovers
 from epic_runner.store import OperationRecord, Store
 from epic_runner.store.store import Transaction
 
@@ -90,7 +90,7 @@ def operate(
         # What a dead controller left running ends before its operation is marked as over: whoever
         # is killed right here leaves it to the next one.
         for dead in _take_over(transaction, record):
-            end_leftovers(dead)
+            end_leftovers(dead.id, controller(dead.pid, dead.pid_started))
         prepared = prepare(transaction)
         transaction.add_operation(record)
     recorder = _Recorder(store, record, listener)
@@ -121,7 +121,7 @@ def is_alive(record: OperationRecord, now: float) -> bool:
     if record.state != "running":
         return False
     if record.controller == platform.node():
-        return _process_started(record.pid) == record.pid_started
+        return started(record.pid) == record.pid_started
     return now - record.heartbeat_at < STALE_SECONDS
 
 
@@ -138,7 +138,7 @@ def _new_record(
         user=user or _account(),
         controller=platform.node(),
         pid=os.getpid(),
-        pid_started=_process_started(os.getpid()),
+        pid_started=started(os.getpid()),
         started_at=now,
         heartbeat_at=now,
     )
@@ -152,7 +152,7 @@ def _account() -> str:
         return str(os.getuid())
 
 
-def _take_over(transaction: Transaction, record: OperationRecord) -> list[str]:
+def _take_over(transaction: Transaction, record: OperationRecord) -> list[OperationRecord]:
     """Mark dead operations of the cluster as interrupted; refuse when one lives.
 
     An operation on the tenant itself, held under the name of no cluster, keeps all others away.
@@ -175,19 +175,8 @@ def _take_over(transaction: Transaction, record: OperationRecord) -> list[str]:
         transaction.set_operation(
             other.id, state="interrupted", error="Its controller died.", ended_at=now
         )
-        dead.append(other.id)
+        dead.append(other)
     return dead
-
-
-def _process_started(pid: int) -> str:
-    """Return when a process of this machine started, in ticks since boot; empty when it's gone."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
-    # The name, in parentheses, may itself hold spaces and parentheses: proc(5), field 22.
-    fields = stat.rpartition(")")[2].split()
-    return "" if fields[0] == "Z" else fields[19]
 
 
 class _Recorder:

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import signal
-import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from epic_runner import ahead
 from epic_runner.errors import OperationFailed
 from epic_runner.events import Listener, Translator
+from epic_runner.processes import (
+    OPERATION_VARIABLE,
+    controller,
+    end_leftovers,
+    seen_by_plays,
+)
 from epic_runner.resources import content_root, private_directory
-
-# What plays may see of the caller's environment: ansible-runner writes it all into a file, so
-# nothing that could be a secret goes in.
-_KEPT = ("PATH", "HOME", "LANG", "TZ", "USER", "LOGNAME", "SSH_AUTH_SOCK", "TMPDIR", "DOCKER_HOST")
-_KEPT_PREFIXES = ("LC_", "ANSIBLE_", "EPIC_", "RUNNER_", "AWX_")
-_SECRET = ("EPIC_DATABASE_URL",)
-
-OPERATION_VARIABLE = "EPIC_OPERATION"
-LEFTOVERS_SECONDS = 5.0
 
 
 def run_playbook(
@@ -67,64 +60,24 @@ def run_playbook(
         settings={"pexpect_use_poll": True},
     )
     runner.config.env = {
-        **_environment(runner.config.env),
+        **seen_by_plays(runner.config.env),
         "ANSIBLE_CONFIG": str(content_root() / "ansible.cfg"),
         OPERATION_VARIABLE: operation,
     }
+    server = ahead.take()
+    if server:
+        runner.config.command = server.command(runner.config.command)
     try:
         runner.run()
     except BaseException:
         # Whatever ends this process's part, from Ctrl-C to a full disk: the play ends with it.
-        end_leftovers(operation)
+        end_leftovers(operation, controller())
         raise
+    finally:
+        if server:
+            server.end()
     if runner.status != "successful" or not translator.saw_events:
         raise translator.failure() or OperationFailed(
             f"The playbook {verb}.yml ended with {runner.status}.",
             f"Its whole output: {directory}/artifacts/*/stdout",
         )
-
-
-def _environment(environment: Mapping[str, str]) -> dict[str, str]:
-    kept = {
-        name: value
-        for name, value in environment.items()
-        if (name in _KEPT or name.startswith(_KEPT_PREFIXES)) and name not in _SECRET
-    }
-    # ansible-playbook is the one beside this Python, also when no environment was activated.
-    kept["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{kept.get('PATH', os.defpath)}"
-    return kept
-
-
-def end_leftovers(operation: str) -> int:
-    """End every process on this machine that a controller's death left of an operation.
-
-    A killed controller leaves ansible-playbook and its workers running. They are found by the
-    operation's id in their environment, which no process id reused by others can imitate.
-
-    Returns:
-        How many processes were ended.
-    """
-    marker = f"{OPERATION_VARIABLE}={operation}".encode()
-    ended: set[int] = set()
-    limit = time.monotonic() + LEFTOVERS_SECONDS
-    # Again until none is left: one may start another while the list is read, and a killed one
-    # may need a moment to be gone.
-    while (found := _marked(marker)) and time.monotonic() < limit:
-        for pid in found:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        ended |= found
-        time.sleep(0.01)
-    return len(ended)
-
-
-def _marked(marker: bytes) -> set[int]:
-    """Return the processes, this one aside, that have a line in their environment."""
-    found = set()
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit() or int(entry.name) == os.getpid():
-            continue
-        with contextlib.suppress(OSError):  # it has ended, or belongs to another user
-            if marker in (entry / "environ").read_bytes().split(b"\0"):
-                found.add(int(entry.name))
-    return found

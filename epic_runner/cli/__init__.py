@@ -44,6 +44,17 @@ VERBS = {
 }
 
 
+# Verbs that play, which Ansible can be started for while they are still being read.
+_PLAYING = (
+    "launch", "expand", "shrink", "stop", "start", "restart", "repair", "destroy", "submit",
+)  # fmt: skip
+
+
+def _is_to_run(context: click.Context, arguments: list[str]) -> bool:
+    """Whether a verb is called to do its work, not to be explained or completed."""
+    return not context.resilient_parsing and not {"-h", "--help"} & {*arguments}
+
+
 class Verbs(click.Group):
     """A group whose commands are modules of this package, imported when they are called."""
 
@@ -63,7 +74,7 @@ class Verbs(click.Group):
     def resolve_command(
         self, context: click.Context, arguments: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the verb, or suggest the nearest one."""
+        """Find the verb, or suggest the nearest one; Ansible starts while it is imported."""
         name = arguments[0]
         if not name.startswith("-") and name not in self.list_commands(context):
             import difflib
@@ -71,6 +82,10 @@ class Verbs(click.Group):
             near = difflib.get_close_matches(name, self.list_commands(context), n=1)
             hint = f' Did you mean "{near[0]}"?' if near else ""
             context.fail(f'There is no verb "{name}".{hint}')
+        if name in _PLAYING and _is_to_run(context, arguments):
+            from epic_runner import ahead
+
+            ahead.begin()
         return super().resolve_command(context, arguments)
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:

@@ -249,14 +249,17 @@ class Site:
         return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
 
     def leftovers(self) -> list[str]:
-        """Return the command lines of processes that belong to operations of this site."""
+        """Return the command lines of processes that operations of this site have started."""
         marks = {f"EPIC_OPERATION={name}".encode() for name in self.operations()}
+        home = f"EPIC_HOME={self.home}".encode()
         found = []
         for entry in Path("/proc").iterdir():
             if not entry.name.isdigit():
                 continue
             try:
-                if marks & set((entry / "environ").read_bytes().split(b"\0")):
+                variables = set((entry / "environ").read_bytes().split(b"\0"))
+                of_controller = any(line.startswith(b"EPIC_CONTROLLER=") for line in variables)
+                if marks & variables or (home in variables and of_controller):
                     found.append((entry / "cmdline").read_bytes().replace(b"\0", b" ").decode())
             except OSError:
                 continue

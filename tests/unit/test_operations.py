@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from life_samples import document
 
-from epic_runner import operations, runner
+from epic_runner import operations, processes
 from epic_runner.errors import ClusterBusy, EpicError
 from epic_runner.events import Step
 from epic_runner.operations import is_alive, operate
@@ -147,7 +147,7 @@ def test_what_a_dead_operation_left_running_ends_before_another_begins(
 ) -> None:
     left = subprocess.Popen(
         [sys.executable, "-c", "print(flush=True); input()"],
-        env={**os.environ, runner.OPERATION_VARIABLE: "old"},
+        env={**os.environ, processes.OPERATION_VARIABLE: "old"},
         stdin=subprocess.PIPE, stdout=subprocess.PIPE,
     )  # fmt: skip
     assert left.stdout
@@ -157,8 +157,9 @@ def test_what_a_dead_operation_left_running_ends_before_another_begins(
     ended = []
     real = operations.end_leftovers
     monkeypatch.setattr(
-        operations, "end_leftovers", lambda name: ended.append((name, last(store).id, real(name)))
-    )
+        operations, "end_leftovers",
+        lambda name, mark: ended.append((name, last(store).id, real(name, mark))),
+    )  # fmt: skip
     with begin(store):
         assert left.wait(10) < 0
     assert ended == [("old", "old", 1)]
@@ -222,7 +223,7 @@ def test_old_folders_of_operations_go(store: Store, tmp_path: Path) -> None:
 
 
 def test_plays_see_nothing_secret_of_the_environment() -> None:
-    seen = runner._environment(  # noqa: SLF001 - what it leaves out is its whole point
+    seen = processes.seen_by_plays(
         {"PATH": "/bin", "VAULT_TOKEN": "s", "EPIC_DATABASE_URL": "s", "EPIC_HOME": "/h",
          "LC_ALL": "C", "AWS_SECRET_ACCESS_KEY": "s"}
     )  # fmt: skip

@@ -1,0 +1,98 @@
+"""Processes of this machine: what they see, which still live, which a dead controller left."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+# Set in the environment of all that an operation, or a controller, starts.
+OPERATION_VARIABLE = "EPIC_OPERATION"
+CONTROLLER_VARIABLE = "EPIC_CONTROLLER"
+
+LEFTOVERS_SECONDS = 5.0
+
+
+# What plays may see of the caller's environment: ansible-runner writes it all into a file, so
+# nothing that could be a secret goes in.
+_KEPT = ("PATH", "HOME", "LANG", "TZ", "USER", "LOGNAME", "SSH_AUTH_SOCK", "TMPDIR", "DOCKER_HOST")
+_KEPT_PREFIXES = ("LC_", "ANSIBLE_", "EPIC_", "RUNNER_", "AWX_")
+_SECRET = ("EPIC_DATABASE_URL",)
+
+
+def started(pid: int) -> str:
+    """Return when a process of this machine started, in ticks since boot; empty when it's gone."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    # The name, in parentheses, may itself hold spaces and parentheses: proc(5), field 22.
+    fields = stat.rpartition(")")[2].split()
+    return "" if fields[0] == "Z" else fields[19]
+
+
+def controller(pid: int | None = None, since: str | None = None) -> str:
+    """Return the value of CONTROLLER_VARIABLE that a process gives to what it starts.
+
+    Args:
+        pid: The process; this one by default.
+        since: When it started, as `started` says; looked up by default.
+    """
+    pid = os.getpid() if pid is None else pid
+    return f"{platform.node()}:{pid}:{started(pid) if since is None else since}"
+
+
+def end_leftovers(operation: str, of_controller: str) -> int:
+    """End every process on this machine that a controller's death left of an operation.
+
+    A killed controller leaves ansible-playbook and its workers running. They are found by the
+    operation's id, or the controller, in their environment, which no process id reused by others
+    can imitate.
+
+    Returns:
+        How many processes were ended.
+    """
+    marks = {
+        f"{OPERATION_VARIABLE}={operation}".encode(),
+        f"{CONTROLLER_VARIABLE}={of_controller}".encode(),
+    }
+    ended: set[int] = set()
+    limit = time.monotonic() + LEFTOVERS_SECONDS
+    # Again until none is left: one may start another while the list is read, and a killed one
+    # may need a moment to be gone.
+    while (found := _marked(marks)) and time.monotonic() < limit:
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        ended |= found
+        time.sleep(0.01)
+    return len(ended)
+
+
+def _marked(marks: set[bytes]) -> set[int]:
+    """Return the processes, this one aside, that have one of these lines in their environment."""
+    found = set()
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        with contextlib.suppress(OSError):  # it has ended, or belongs to another user
+            if not marks.isdisjoint((entry / "environ").read_bytes().split(b"\0")):
+                found.add(int(entry.name))
+    return found
+
+
+def seen_by_plays(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return what plays may see of an environment, and this Python's programs first."""
+    kept = {
+        name: value
+        for name, value in environment.items()
+        if (name in _KEPT or name.startswith(_KEPT_PREFIXES)) and name not in _SECRET
+    }
+    # ansible-playbook is the one beside this Python, also when no environment was activated.
+    kept["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{kept.get('PATH', os.defpath)}"
+    return kept
