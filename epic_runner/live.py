@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from epic_runner import docker_api
-from epic_runner.hosts import Host, all_hosts
+from epic_runner.everywhere import ask_any
+from epic_runner.hosts import Host
 from epic_runner.inventory import group_name, node_variables
+from epic_runner.site import site_hosts
 from epic_runner.store import ClusterRecord, Store
 
 
@@ -35,13 +37,17 @@ class LiveInventory:
 
 def live_inventory(tenant: str | None = None) -> LiveInventory:
     """Return what runs now, of one tenant or of all."""
-    hosts = all_hosts()
-    with Store().read() as transaction:
+    store = Store()
+    hosts = site_hosts(store)
+    with store.read() as transaction:
         clusters = transaction.clusters(tenant)
+    found = ask_any(
+        hosts.values(), lambda host: docker_api.containers(host, {"epic.cluster": None})
+    )
     running = {
         container["Names"][0].lstrip("/")
-        for host in hosts.values()
-        for container in docker_api.containers(host, {"epic.cluster": None})
+        for containers in found.values()
+        for container in containers
         if container["State"] == "running"
     }
     return arrange(clusters, hosts, running)

@@ -15,7 +15,7 @@ from typing import Any
 
 from epic_runner import docker_api
 from epic_runner.cluster import Endpoint, Node
-from epic_runner.errors import EpicError
+from epic_runner.everywhere import ask_all
 from epic_runner.hosts import Host
 from epic_runner.operations import is_alive
 from epic_runner.secrets import cluster_token
@@ -243,14 +243,14 @@ def cluster_status(
     """Look at a cluster: its containers on all hosts, then its services."""
     labels = {"epic.tenant": cluster.tenant, "epic.cluster": cluster.name}
     used = sorted({node.host for node in cluster.nodes})
-    live: dict[str, Mapping[str, Any]] = {}
-    unreachable: dict[str, str] = {}
-    for name in used:
-        try:
-            for container in docker_api.containers(hosts[name], labels):
-                live[container["Names"][0].lstrip("/")] = container
-        except EpicError as problem:
-            unreachable[name] = problem.message
+    found, unreachable = ask_all(
+        (hosts[name] for name in used), lambda host: docker_api.containers(host, labels)
+    )
+    live: dict[str, Mapping[str, Any]] = {
+        container["Names"][0].lstrip("/"): container
+        for containers in found.values()
+        for container in containers
+    }
     wanted_running = cluster.wanted == "running"
     answers = probe_all(cluster, probes) if wanted_running and live else {}
     busy = operation is not None and is_alive(operation, time.time())

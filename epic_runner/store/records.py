@@ -11,11 +11,18 @@ from epic_runner.cluster import ClusterSpec, Node
 
 @dataclass(frozen=True)
 class TenantRecord:
-    """A tenant: its document as people wrote it, and the user id of each member."""
+    """A tenant.
+
+    Attributes:
+        document: The Tenant document as people wrote it.
+        uids: The user id of each member.
+        subnet: Its part of the site's addresses; None while no cluster has needed it.
+    """
 
     name: str
     document: Mapping[str, Any]
     uids: Mapping[str, int]
+    subnet: str | None = None
 
     @property
     def members(self) -> list[Mapping[str, Any]]:
@@ -65,6 +72,22 @@ class ClusterRecord:
     def staying(self) -> tuple[Node, ...]:
         """The nodes that are not on their way out."""
         return tuple(node for node in self.nodes if node.short_name not in self.leaving)
+
+
+@dataclass(frozen=True)
+class HostRecord:
+    """What is remembered of a host.
+
+    Attributes:
+        facts: What `epic_host_facts` returned when it was last looked at; empty if it never was.
+        checked_at: When that was, in seconds since the epoch; 0 if it never was.
+        draining: Whether it takes no new nodes.
+    """
+
+    name: str
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    checked_at: float = 0.0
+    draining: bool = False
 
 
 @dataclass(frozen=True)
