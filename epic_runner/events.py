@@ -35,7 +35,13 @@ Listener = Callable[[Step], None]
 
 
 class Translator:
-    """Turns ansible-runner's events into steps, and remembers what failed."""
+    """Turns ansible-runner's events into steps, and remembers what failed.
+
+    Attributes:
+        facts: What hosts said of themselves, by host (the module epic_host_facts).
+        silent: The hosts that could not be reached, and why.
+        saw_events: Whether anything came of any task.
+    """
 
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
@@ -44,6 +50,9 @@ class Translator:
         self._item = ""
         self._missing_images: set[str] = set()
         self._port_clashes: set[str] = set()
+        self._told = False
+        self.facts: dict[str, dict[str, Any]] = {}
+        self.silent: dict[str, str] = {}
         self.saw_events = False
 
     def handle(self, event: Mapping[str, Any]) -> bool:
@@ -51,19 +60,31 @@ class Translator:
         kind = event.get("event", "")
         data = event.get("event_data", {})
         if kind == "playbook_on_play_start":
-            self._phase = str(data.get("name", ""))
+            self._phase, self._told = str(data.get("name", "")), False
+        elif kind == "playbook_on_task_start" and not self._told:
+            # Not with the play: one that has no hosts here is none of people's business.
+            self._told = True
             self._listener(Step(self._phase))
         elif kind == "runner_on_ok":
             self.saw_events = True
+            if "epic_facts" in data.get("res", {}):
+                self.facts[str(data.get("host", ""))] = data["res"]["epic_facts"]
             self._nodes(data.get("res", {}))
             self._overlooked(data.get("res", {}))
         elif kind == "runner_item_on_failed":
             self._item = str(data.get("res", {}).get("msg", ""))
         elif kind in ("runner_on_failed", "runner_on_unreachable"):
             self.saw_events = True
+            if kind == "runner_on_unreachable":
+                self.silent[str(data.get("host", ""))] = _plain(data.get("res", {}), "")
             if not data.get("ignore_errors"):
                 self._failed(str(data.get("host", "")), data.get("res", {}))
         return True
+
+    @property
+    def only_silent(self) -> bool:
+        """Whether nothing went wrong but that hosts could not be reached."""
+        return {name for name, _, _ in self._failures} == {f"host {name}" for name in self.silent}
 
     def failure(self) -> OperationFailed | None:
         """Return the error for people, None when no task failed."""

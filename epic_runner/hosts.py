@@ -33,6 +33,7 @@ class Host:
         draining: Whether it takes no new nodes.
         checked: Whether its capacity is known; without, it takes no nodes either.
         manager: Whether it may make networks that span hosts.
+        mtu: The largest packet between it and the others, in bytes; 0 where it is not known.
         variables: Its own and Ansible's variables, from the inventory.
     """
 
@@ -47,6 +48,7 @@ class Host:
     draining: bool = False
     checked: bool = True
     manager: bool = False
+    mtu: int = 0
     variables: Mapping[str, Any] = field(default_factory=dict)
 
     @property

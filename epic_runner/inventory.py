@@ -12,7 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from epic_runner.addresses import of_engine
 from epic_runner.cluster import Node, RoleSpec
+from epic_runner.errors import InputError
 from epic_runner.hosts import SOCKET, Host
 from epic_runner.store.records import ClusterRecord, TenantRecord
 
@@ -20,6 +22,9 @@ from epic_runner.store.records import ClusterRecord, TenantRecord
 # core, and a notebook's libraries one pool per core each.
 PIDS_BASE = 1024
 PIDS_PER_CORE = 512
+
+# What VXLAN adds to a packet: outer Ethernet, IPv4, UDP and VXLAN headers (RFC 7348).
+VXLAN_BYTES = 50
 
 
 def cluster_inventory(
@@ -48,6 +53,7 @@ def cluster_inventory(
                 "docker_hosts": {
                     "hosts": {name: dict(hosts[name].variables) for name in used_hosts}
                 },
+                "network_managers": {"hosts": managers(hosts) if tenant.subnet else {}},
                 group: {
                     "children": {
                         f"{group}_{group_name(role.name)}": {
@@ -67,7 +73,7 @@ def cluster_inventory(
                     "tenant": cluster.tenant,
                     "owner": cluster.owner,
                     "wanted": cluster.wanted,
-                    "network": network_name(cluster.tenant),
+                    "network": network(tenant, hosts),
                     "storage": storage_name(cluster.tenant),
                     "node_roles": {role.name: _role(role) for role in cluster.spec.roles},
                     "nodes": [_node(node, roles.get(node.role)) for node in cluster.staying()],
@@ -88,6 +94,35 @@ def cluster_inventory(
     }
 
 
+def network(tenant: TenantRecord, hosts: Mapping[str, Host]) -> dict[str, Any]:
+    """Return the tenant's network: a bridge of the host, or one that spans hosts."""
+    if tenant.subnet is None:
+        return {"name": network_name(tenant.name), "spans": False}
+    known = [host.mtu for host in hosts.values() if host.mtu]
+    return {
+        "name": f"{network_name(tenant.name)}.net",
+        "spans": True,
+        "subnet": tenant.subnet,
+        "ip_range": str(of_engine(tenant.subnet)),
+        "mtu": min(known) - VXLAN_BYTES if known else 0,
+    }
+
+
+def managers(hosts: Mapping[str, Host]) -> dict[str, dict[str, Any]]:
+    """Return the hosts that may make networks which span hosts, with their variables.
+
+    Raises:
+        InputError: There is none.
+    """
+    found = {name: dict(host.variables) for name, host in hosts.items() if host.manager}
+    if not found:
+        raise InputError(
+            "No host is known to manage the hosts' networks.",
+            "epic-run host prepare makes the hosts ready, epic-run host check looks again.",
+        )
+    return found
+
+
 def hosts_inventory(hosts: Mapping[str, Host], variables: Mapping[str, Any]) -> dict[str, Any]:
     """Return an inventory of the Docker hosts alone, for plays that concern no cluster."""
     return {
@@ -95,7 +130,12 @@ def hosts_inventory(hosts: Mapping[str, Host], variables: Mapping[str, Any]) -> 
             "children": {
                 "docker_hosts": {
                     "hosts": {name: dict(host.variables) for name, host in hosts.items()}
-                }
+                },
+                "network_managers": {
+                    "hosts": {
+                        name: dict(host.variables) for name, host in hosts.items() if host.manager
+                    }
+                },
             },
             "vars": dict(variables),
         }
@@ -163,6 +203,7 @@ def _node(node: Node, role: RoleSpec | None) -> dict[str, Any]:
         "role": node.role,
         "index": node.index,
         "host": node.host,
+        "address": node.address,
         "ports": [
             {"container_port": endpoint.port, "host_port": node.ports[endpoint.name]}
             for endpoint in (role.endpoints if role else ())

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from epic_runner import recovery
+from epic_runner.addresses import next_subnet, pool
 from epic_runner.cluster import ClusterSpec, Node, newest_first
 from epic_runner.errors import InputError, NotFound, PortsTaken
 from epic_runner.events import Listener, Step
@@ -21,6 +22,7 @@ from epic_runner.operations import Running, operate
 from epic_runner.reservation import new_nodes, other_ports
 from epic_runner.runner import run_playbook
 from epic_runner.secrets import cluster_token, forget_secrets, secrets_file
+from epic_runner.site import is_spread
 from epic_runner.store import ClusterRecord, Store, TenantRecord
 from epic_runner.store.store import Transaction
 
@@ -206,6 +208,45 @@ def resize(
         return record
 
 
+def move(
+    context: Context, cluster: ClusterRecord, nodes: Iterable[Node], *, lost: bool
+) -> ClusterRecord:
+    """Replace nodes of a cluster by new ones on other hosts.
+
+    The new ones are made first; then the old ones hand over their work and leave. Nodes that are
+    `lost` with their host are only forgotten.
+
+    Raises:
+        QuotaExceeded: The other hosts have no room; nothing was changed.
+    """
+    names = {node.short_name for node in nodes}
+
+    def prepare(transaction: Transaction) -> _Prepared:
+        now = transaction.find_cluster(cluster.name, cluster.tenant)
+        going = [node for node in now.nodes if node.short_name in names]
+        if lost:
+            transaction.remove_nodes(now.id, going)
+        else:
+            transaction.set_leaving(now.id, going)
+        # Numbers are never given twice, so the new nodes are others, whatever of the old is left.
+        numbered = replace(now, leaving=now.leaving | names)
+        _reserve(context, transaction, numbered)
+        return _prepared(transaction, now.tenant, now.name)
+
+    with operate(
+        context.store, tenant=cluster.tenant, cluster=cluster.name, verb="move",
+        arguments={"nodes": sorted(names)}, user="", prepare=prepare, listener=context.listener,
+    ) as running:  # fmt: skip
+        if cluster.wanted == "stopped":
+            record = running.prepared.cluster
+        else:
+            record = _play(context, running, "repair" if lost else "expand")
+        if not lost:
+            _play(context, running, "shrink")
+            _forget_left(context, running)
+        return record
+
+
 def destroy(context: Context, name: str, tenant: str | None = None) -> ClusterRecord:
     """Remove a cluster: nodes, volumes, and the tenant's network when nothing else uses it.
 
@@ -371,6 +412,10 @@ def resized(spec: ClusterSpec, role: str, by: int) -> ClusterSpec:
 
 def _reserve(context: Context, transaction: Transaction, cluster: ClusterRecord) -> None:
     tenant = transaction.tenant(cluster.tenant)
+    if is_spread(context.hosts) and not tenant.subnet:
+        taken = [other.subnet for other in transaction.tenants() if other.subnet]
+        tenant = replace(tenant, subnet=next_subnet(taken, pool()))
+        transaction.set_subnet(tenant.name, str(tenant.subnet))
     new = new_nodes(cluster, transaction.clusters(), tenant, context.hosts)
     transaction.add_nodes(cluster.id, new)
 

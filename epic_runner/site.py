@@ -69,9 +69,15 @@ def described(entry: Entry, record: HostRecord) -> Host:
         rack=str(variables.get("epic_rack", entry.group)),
         draining=record.draining,
         checked=bool(facts),
+        mtu=int(facts.get("mtu") or 0),
         manager=facts.get("swarm", {}).get("role") == "manager",
         variables=variables,
     )
+
+
+def is_spread(hosts: Mapping[str, Host]) -> bool:
+    """Whether tenants' networks span hosts; else each is a bridge of the one host there is."""
+    return any(not host.is_local for host in hosts.values())
 
 
 def chosen(hosts: Mapping[str, Host], names: Iterable[str]) -> dict[str, Host]:
