@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from epic_runner.errors import OperationFailed, PortsTaken
+from epic_runner.errors import HostsSilent, OperationFailed, PortsTaken
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ class Translator:
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
         self._phase = ""
+        self._failed_in = ""
         self._failures: list[tuple[str, str, str]] = []
         self._item = ""
         self._missing_images: set[str] = set()
@@ -92,11 +93,13 @@ class Translator:
             return None
         node, message, logs = self._failures[0]
         more = f" ({len(self._failures) - 1} more failed)" if len(self._failures) > 1 else ""
-        text = f"{self._phase}: {node}: {message}{more}"
+        text = f"{self._failed_in}: {node}: {message}{more}"
         if logs:
             text += f"\nIts last log lines:\n{logs}"
         if self._port_clashes and self._port_clashes == {name for name, _, _ in self._failures}:
             return PortsTaken(text, self._port_clashes)
+        if self.silent:
+            return HostsSilent(text, self.silent)
         return OperationFailed(text, image_hint(self._missing_images))
 
     def _nodes(self, result: Mapping[str, Any]) -> None:
@@ -128,6 +131,7 @@ class Translator:
                 for node, outcome in result["outcomes"].items()
                 if outcome.get("rc")
             ]
+        self._failed_in = self._failed_in or self._phase
         failures = failures or [(f"host {host}", _plain(result, self._item), "")]
         for node, why, logs in failures:
             self._failures.append((node, why, logs))
@@ -168,5 +172,7 @@ def _plain(result: Mapping[str, Any], item: str) -> str:
     message = str(result.get("msg") or result.get("stderr") or result)
     if message == "One or more items failed":
         message = item
+    # Of a host that is away, ssh's own words say it all.
+    message = message.rpartition("Make sure this host can be reached over ssh: ")[2]
     # Ansible repeats where in its own files a task failed; that is of use to its authors only.
     return re.sub(r"\s+", " ", message.split("Origin: ")[0]).strip()

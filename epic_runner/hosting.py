@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from epic_runner import lifecycle
+from epic_runner import lifecycle, recovery
 from epic_runner.cluster import NOTHING, Size
 from epic_runner.errors import InputError
 from epic_runner.hosts import Host
@@ -26,6 +26,7 @@ from epic_runner.store.store import Transaction
 # the time.
 CLOCK_SECONDS = 1.0
 OLDEST_DOCKER = (20, 10)
+LABELS = {"epic.cluster": None}
 LEAST_FREE_DISK = 10 * 2**30
 
 
@@ -127,14 +128,15 @@ def drain(context: Context, name: str, *, lost: bool = False) -> list[str]:
     """
     host = chosen(context.hosts, [name])[name]
     _set_draining(context, name, draining=True)
-    hosts = {**context.hosts, name: replace(host, draining=True)}
-    if lost:
-        hosts[name] = replace(hosts[name], manager=False)
+    hosts = {**context.hosts, name: replace(host, draining=True, manager=host.manager and not lost)}
     context = replace(context, hosts=hosts)
     for cluster in _on(context, name):
+        moving = [node for node in cluster.nodes if node.host == name]
+        if cluster.wanted == "absent" and lost:
+            with context.store.transaction() as transaction:
+                transaction.remove_nodes(cluster.id, moving)
         if cluster.wanted == "absent":
             continue
-        moving = [node for node in cluster.staying() if node.host == name]
         if not lost:
             moving = [node for node in moving if not apart(cluster.spec.role(node.role))]
         if moving:
@@ -147,10 +149,24 @@ def drain(context: Context, name: str, *, lost: bool = False) -> list[str]:
     ]
 
 
-def undrain(context: Context, name: str) -> None:
-    """Let a host take new nodes again."""
-    chosen(context.hosts, [name])
+def undrain(context: Context, name: str) -> list[str]:
+    """Let a host take new nodes again, and remove what is left on it of nodes made anew elsewhere.
+
+    The volumes of such nodes are kept.
+
+    Returns:
+        The clusters of which something was left, as TENANT/NAME.
+    """
+    host = chosen(context.hosts, [name])[name]
+    with context.store.read() as transaction:
+        known = {(cluster.tenant, cluster.name): cluster for cluster in transaction.clusters()}
+    cleaned = []
+    for key in sorted({found.key for found in recovery.find_containers([host], LABELS)}):
+        if key in known and recovery.strays({name: host}, known[key]):
+            lifecycle.repair(context, key[1], key[0])
+            cleaned.append("/".join(key))
     _set_draining(context, name, draining=False)
+    return cleaned
 
 
 def remove(context: Context, name: str) -> None:

@@ -44,7 +44,7 @@ def cluster_inventory(
     """
     leaving = [node for node in cluster.nodes if node.short_name in cluster.leaving]
     # A cluster without a single node may still have volumes somewhere.
-    used_hosts = sorted({node.host for node in cluster.nodes} or hosts)
+    used_hosts = sorted({node.host for node in (*cluster.nodes, *cluster.strays)} or hosts)
     group = group_name(cluster.name)
     roles = {role.name: role for role in cluster.spec.roles}
     return {
@@ -77,7 +77,11 @@ def cluster_inventory(
                     "storage": storage_name(cluster.tenant),
                     "node_roles": {role.name: _role(role) for role in cluster.spec.roles},
                     "nodes": [_node(node, roles.get(node.role)) for node in cluster.staying()],
-                    "leaving": [_node(node, roles.get(node.role)) for node in leaving],
+                    "leaving": [
+                        *(_node(node, roles.get(node.role)) for node in leaving),
+                        # What was in a stray's home may be all that is left of it.
+                        *({**_node(node, None), "keep_volume": True} for node in cluster.strays),
+                    ],
                     "users": [
                         {
                             "name": member["user"],
@@ -100,7 +104,7 @@ def network(tenant: TenantRecord, hosts: Mapping[str, Host]) -> dict[str, Any]:
         return {"name": network_name(tenant.name), "spans": False}
     known = [host.mtu for host in hosts.values() if host.mtu]
     return {
-        "name": f"{network_name(tenant.name)}.net",
+        "name": spanning_name(tenant.name),
         "spans": True,
         "subnet": tenant.subnet,
         "ip_range": str(of_engine(tenant.subnet)),
@@ -177,6 +181,11 @@ def group_name(name: str) -> str:
 def network_name(tenant: str) -> str:
     """Return the name of a tenant's network."""
     return f"epic.{tenant}"
+
+
+def spanning_name(tenant: str) -> str:
+    """Return the name of a tenant's network that spans hosts; a swarm allows no dot in it."""
+    return f"epic-{tenant}"
 
 
 def storage_name(tenant: str) -> str:

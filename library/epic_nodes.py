@@ -53,7 +53,8 @@ options:
   nodes:
     description:
       - The nodes of this host. Keys C(name), C(short_name), C(container), C(role), C(index),
-        C(ports) (a list of C(container_port), C(host_port)), C(address) on the network.
+        C(ports) (a list of C(container_port), C(host_port)), C(address) on the network,
+        C(keep_volume) for one that is removed without its volume.
     type: list
     elements: dict
   labels:
@@ -206,9 +207,10 @@ class Converger:
         self.each(containers, self.remove)
         if self.failed:
             return
-        volumes = self.docker.labelled("volumes", self.owner)
-        for volume in volumes:
-            if wanted is None or volume["Labels"].get("epic.node") in wanted:
+        kept = {n["short_name"] for n in self.p["nodes"] or [] if n.get("keep_volume")}
+        for volume in self.docker.labelled("volumes", self.owner):
+            name = volume["Labels"].get("epic.node")
+            if wanted is None or (name in wanted and name not in kept):
                 self.remove_volume(volume["Name"])
         if wanted is None:
             self.remove_network()

@@ -103,20 +103,22 @@ def drain(name: str, *, lost: bool, undo: bool, output: str) -> None:
     """
     with acting(output) as context:
         if undo:
-            hosting.undrain(context, name)
-            left = []
+            cleaned, left = hosting.undrain(context, name), []
         else:
-            left = hosting.drain(context, name, lost=lost)
+            cleaned, left = [], hosting.drain(context, name, lost=lost)
 
     def human() -> None:
         if undo:
+            for cluster in cleaned:
+                click.echo(f"What was left of {cluster} was removed; its volumes are kept.")
             click.echo(f"{name} takes new nodes again.")
             return
         click.echo(f"{name} takes no new nodes.")
         for node in left:
             click.echo(f"  stays: {node}")
 
-    emit({"host": name, "draining": not undo, "left": left}, human, output)
+    data = {"host": name, "draining": not undo, "left": left, "cleaned": cleaned}
+    emit(data, human, output)
 
 
 @host.command()

@@ -49,6 +49,8 @@ class ClusterRecord:
         owner: The member who launched it.
         wanted: `running`, `stopped`, or `absent` once a destroy has begun.
         leaving: Names (short) of nodes that a shrink has begun to remove.
+        strays: Containers that Docker has and that are no nodes of it: of a lost store's time, or
+            of a host that came back after its nodes were made anew elsewhere.
     """
 
     id: int
@@ -58,6 +60,7 @@ class ClusterRecord:
     nodes: tuple[Node, ...]
     leaving: frozenset[str] = frozenset()
     created_at: float = 0.0
+    strays: tuple[Node, ...] = ()
 
     @property
     def name(self) -> str:
