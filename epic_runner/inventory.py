@@ -157,8 +157,11 @@ def labels(cluster: ClusterRecord, tenant: TenantRecord) -> dict[str, str]:
     }
 
 
-def node_variables(node: Node, host: Host) -> dict[str, Any]:
-    """Return the variables that let ad-hoc plays work inside a node."""
+def node_variables(node: Node, host: Host, socket: str = "") -> dict[str, Any]:
+    """Return the variables that let ad-hoc plays work inside a node.
+
+    `socket` is one of this machine that leads to the host's engine, if there is one.
+    """
     variables: dict[str, Any] = {
         "ansible_connection": "community.docker.docker",
         "ansible_host": node.container,
@@ -166,7 +169,9 @@ def node_variables(node: Node, host: Host) -> dict[str, Any]:
         "epic_role": node.role,
         "epic_index": node.index,
     }
-    if not host.is_local:
+    if socket:
+        variables["ansible_docker_extra_args"] = f"-H unix://{socket}"
+    elif not host.is_local:
         variables["ansible_docker_extra_args"] = f"-H ssh://{host.name}"
     elif host.socket != SOCKET:
         variables["ansible_docker_extra_args"] = f"-H unix://{host.socket}"

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shlex
+import socket
+import subprocess
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from epic_runner.errors import InputError
+from epic_runner.errors import DockerUnavailable, InputError
 from epic_runner.hosts import Host
+from epic_runner.resources import home
 
 CONNECT_SECONDS = 10
 # One connection serves all that is asked of a host within this time.
 PERSIST_SECONDS = 60
+# How long a forwarded socket serves those who read the inventory of nodes.
+FORWARD_SECONDS = 1800
 
 
 def command(host: Host, words: str, *options: str) -> list[str]:
@@ -30,6 +37,43 @@ def command(host: Host, words: str, *options: str) -> list[str]:
     """
     root = "sudo -n " if _truth(host.variables.get("ansible_become")) else ""
     return ["ssh", *arguments(host), *options, destination(host), f"{root}{words}"]
+
+
+def forwarded_engine(host: Host) -> str:
+    """Return a socket of this machine that leads to a host's Docker engine for some minutes.
+
+    ssh ends by itself when the time is over and nobody uses the socket any more.
+
+    Raises:
+        DockerUnavailable: The host cannot be reached.
+    """
+    name = hashlib.sha256(f"{home()} {host.name}".encode()).hexdigest()[:16]
+    path = _sockets() / f"{name}.docker"
+    fresh = path.exists() and time.time() - path.stat().st_mtime < FORWARD_SECONDS / 2
+    if fresh and _is_listening(path):
+        return str(path)
+    options = (
+        "-f", "-n", "-L", f"{path}:{host.socket}",
+        "-o", "StreamLocalBindUnlink=yes", "-o", "ExitOnForwardFailure=yes",
+        # Of its own, for the shared connection would keep the forwarding as long as it lives.
+        "-o", "ControlPath=none",
+    )  # fmt: skip
+    # The first of several values of an option is the one that ssh takes: ours go in front.
+    done = subprocess.run(
+        ["ssh", *options, *arguments(host), destination(host), f"sleep {FORWARD_SECONDS}"],
+        check=False, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    if done.returncode:
+        raise DockerUnavailable(
+            f"Host {host.name} does not let its Docker socket through ssh.",
+            f"epic-run host check {host.name} looks at it.",
+        )
+    return str(path)
+
+
+def _is_listening(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        return probe.connect_ex(str(path)) == 0
 
 
 def arguments(host: Host) -> list[str]:

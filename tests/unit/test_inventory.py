@@ -89,7 +89,7 @@ def test_the_engine_may_have_another_socket(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_only_what_runs_is_live() -> None:
     cluster = record(spec(), "master-1", "worker-1")
-    found = arrange([cluster], HOSTS, {"epic.work.lab.master-1"})
+    found = arrange([cluster], HOSTS, {"epic.work.lab.master-1"}, {})
     assert found.groups["lab"].groups == ["lab_master"]
     assert found.groups["lab_master"].hosts == ["lab-master-1"]
     assert found.groups["tenant_work"].groups == ["lab"]
@@ -100,7 +100,7 @@ def test_only_what_runs_is_live() -> None:
 def test_clusters_of_the_same_name_are_told_apart_by_their_tenants() -> None:
     clusters = [record(spec(), "master-1"), record(spec(tenant="away"), "master-1", key=2)]
     running = {node.container for cluster in clusters for node in cluster.nodes}
-    found = arrange(clusters, HOSTS, running)
+    found = arrange(clusters, HOSTS, running, {})
     assert found.groups["work_lab_master"].hosts == ["work-lab-master-1"]
     assert found.groups["away_lab_master"].hosts == ["away-lab-master-1"]
 
