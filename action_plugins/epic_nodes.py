@@ -1,4 +1,4 @@
-"""Runs the own modules with little ado.
+"""Runs the own modules (library/) with little ado.
 
 A stock module call packs its utilities into an archive that the host unpacks, imports and compiles
 anew: 0.7 s of processor time, of which the module's own work is a tenth. These modules need nothing
@@ -53,7 +53,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         super().run(tmp, task_vars)
         path = module_loader.find_plugin(self._task.action)
         _, params = self.validate_argument_spec(_loaded(path, self._task.action).ARGUMENT_SPEC)
-        if "socket" not in self._task.args:
+        if "socket" in params and "socket" not in self._task.args:
             params["socket"] = (task_vars or {}).get("epic_docker_socket", params["socket"])
         job = {
             "boot": LOADER,

@@ -140,7 +140,7 @@ def by_node(
 ) -> dict[str, dict[str, Any]]:
     """Return one outcome a node: that of its first command that failed, or all their output."""
     outcomes: dict[str, dict[str, Any]] = {}
-    for item, outcome in zip(commands, done, strict=True):
+    for item, outcome in zip(commands, done):  # noqa: B905 - Python 3.9 of RHEL 9 knows no "strict"
         node = item["node"]
         earlier = outcomes.get(node)
         if earlier is None or (outcome["rc"] and not earlier["rc"]):
