@@ -103,7 +103,8 @@ class Translator:
         return OperationFailed(text, image_hint(self._missing_images))
 
     def _nodes(self, result: Mapping[str, Any]) -> None:
-        for node, outcome in result.get("nodes", {}).items() if "nodes" in result else ():
+        nodes = result.get("nodes")
+        for node, outcome in nodes.items() if isinstance(nodes, dict) else ():
             if isinstance(outcome, str):
                 self._listener(Step(self._phase, node, outcome))
         for node, outcome in result.get("outcomes", {}).items() if _is_exec(result) else ():

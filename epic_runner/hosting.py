@@ -259,10 +259,11 @@ def _play(
         began = time.time()
         heard = run_playbook(
             verb,
-            hosts_inventory(hosts, variables),
+            hosts_inventory(context.hosts, variables),
             running.directory,
             operation=running.record.id,
             listener=running.listener,
+            limit=hosts if len(hosts) < len(context.hosts) else (),
             silent_ok=True,
         )
         ended = time.time()

@@ -146,11 +146,14 @@ def _tell(found: Sequence[Finding], fine: str, output: str) -> None:
     wrong = [finding for finding in found if finding.mend]
 
     def human() -> None:
+        where: dict[tuple[str, str], list[str]] = {}
         for finding in found:
-            mark = click.style("!", fg="red") if finding.mend else click.style("-", fg="yellow")
-            click.echo(f"{mark} {finding.host}: {finding.what}")
-            if finding.mend:
-                click.echo(click.style("  Hint: ", fg="cyan") + finding.mend)
+            where.setdefault((finding.what, finding.mend), []).append(finding.host)
+        for (what, mend), hosts in where.items():
+            mark = click.style("!", fg="red") if mend else click.style("-", fg="yellow")
+            click.echo(f"{mark} {', '.join(hosts)}: {what}")
+            if mend:
+                click.echo(click.style("  Hint: ", fg="cyan") + mend)
         if not wrong:
             click.secho(fine, fg="green")
 
