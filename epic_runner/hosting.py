@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -202,16 +202,24 @@ def findings(
         Finding(name, f"It cannot be reached: {why}", f"ssh {name} has to work without a password.")
         for name, why in silent.items()
     ]
+    # Nobody listens at a host that is no member yet.
+    members = {
+        said["swarm"].get("address")
+        for said in facts.values()
+        if (said.get("swarm") or {}).get("state") == "active"
+    }
     mtus = {name: said["mtu"] for name, said in facts.items() if said.get("mtu")}
     for name, said in facts.items():
-        found += [Finding(name, what, mend) for what, mend in _of_host(said, span)]
+        found += [Finding(name, what, mend) for what, mend in _of_host(said, members, span)]
         if name in mtus and mtus[name] > min(mtus.values()):
             what = f"Its packets may have {mtus[name]} bytes, another host's {min(mtus.values())}"
             found.append(Finding(name, f"{what}; networks between hosts use the smaller."))
     return found
 
 
-def _of_host(said: Mapping[str, Any], span: tuple[float, float]) -> Iterator[tuple[str, str]]:
+def _of_host(
+    said: Mapping[str, Any], members: Container[str], span: tuple[float, float]
+) -> Iterator[tuple[str, str]]:
     if said.get("docker_error"):
         yield (
             f"Docker does not answer: {said['docker_error']}",
@@ -233,7 +241,7 @@ def _of_host(said: Mapping[str, Any], span: tuple[float, float]) -> Iterator[tup
         yield "It is no member of the swarm.", "epic-run host prepare lets it join."
     for address, ports in said.get("ports", {}).items():
         closed = [name for name, state in ports.items() if state in ("refused", "silent", "error")]
-        if closed:
+        if closed and address in members:
             names = ", ".join(name.replace("_", "/") for name in closed)
             yield f"It does not reach {names} of {address}.", "Open the ports between the hosts."
     for line in said.get("firewall", ()):

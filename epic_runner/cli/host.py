@@ -151,7 +151,7 @@ def _tell(found: Sequence[Finding], fine: str, output: str) -> None:
             where.setdefault((finding.what, finding.mend), []).append(finding.host)
         for (what, mend), hosts in where.items():
             mark = click.style("!", fg="red") if mend else click.style("-", fg="yellow")
-            click.echo(f"{mark} {', '.join(hosts)}: {what}")
+            click.echo(f"{mark} {', '.join(sorted(hosts))}: {what}")
             if mend:
                 click.echo(click.style("  Hint: ", fg="cyan") + mend)
         if not wrong:

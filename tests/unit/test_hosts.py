@@ -28,7 +28,7 @@ FACTS = {"cores": 4, "memory_bytes": 2**34, "disk_bytes": 2**40, "mtu": 1500}
 FINE: dict[str, Any] = {
     **FACTS, "clock": 100.0, "docker_version": "26.1.5", "disk_free_bytes": 2**40,
     "disk_path": "/var/lib/docker", "disk_quota": "xfs-pquota", "docker_error": "",
-    "swarm": {"state": "active"}, "firewall": [],
+    "swarm": {"state": "active", "address": "192.0.2.2"}, "firewall": [],
     "ports": {"192.0.2.2": {"tcp_7946": "open", "udp_4789": "unknown"}},
 }  # fmt: skip
 
