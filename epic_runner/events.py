@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from epic_runner.errors import HostsSilent, OperationFailed, PortsTaken
+from epic_runner.output import bytes_text
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Step:
         failed: Whether it went wrong.
         tenant: The tenant of the cluster at work.
         cluster: The cluster at work.
+        result: What a host's work came to, for programs; empty while it goes on.
     """
 
     phase: str
@@ -29,6 +31,11 @@ class Step:
     failed: bool = False
     tenant: str = ""
     cluster: str = ""
+    result: Mapping[str, Any] = field(default_factory=dict)
+
+
+# What the action plugin epic_images prints while it is at work: the host, and what goes on there.
+_TOLD = re.compile(r"images: (\S+): (.+)")
 
 
 Listener = Callable[[Step], None]
@@ -54,6 +61,7 @@ class Translator:
         self._told = False
         self.facts: dict[str, dict[str, Any]] = {}
         self.silent: dict[str, str] = {}
+        self._hint: str | None = None
         self.saw_events = False
 
     def handle(self, event: Mapping[str, Any]) -> bool:
@@ -66,21 +74,30 @@ class Translator:
             # Not with the play: one that has no hosts here is none of people's business.
             self._told = True
             self._listener(Step(self._phase))
+        elif kind == "verbose":
+            told = _TOLD.fullmatch(str(event.get("stdout", "")).strip())
+            if told:
+                self._listener(Step(self._phase, told[1], told[2]))
         elif kind == "runner_on_ok":
             self.saw_events = True
-            if "epic_facts" in data.get("res", {}):
-                self.facts[str(data.get("host", ""))] = data["res"]["epic_facts"]
-            self._nodes(data.get("res", {}))
-            self._overlooked(data.get("res", {}))
+            self._went_well(str(data.get("host", "")), data.get("res", {}))
         elif kind == "runner_item_on_failed":
             self._item = str(data.get("res", {}).get("msg", ""))
         elif kind in ("runner_on_failed", "runner_on_unreachable"):
             self.saw_events = True
+            host, result = str(data.get("host", "")), data.get("res", {})
             if kind == "runner_on_unreachable":
-                self.silent[str(data.get("host", ""))] = _plain(data.get("res", {}), "")
+                self.silent[host] = _plain(result, "")
             if not data.get("ignore_errors"):
-                self._failed(str(data.get("host", "")), data.get("res", {}))
+                self._failed(host, result)
         return True
+
+    def _went_well(self, host: str, result: Mapping[str, Any]) -> None:
+        if "epic_facts" in result:
+            self.facts[host] = result["epic_facts"]
+        self._nodes(result)
+        self._images(host, result)
+        self._overlooked(result)
 
     @property
     def only_silent(self) -> bool:
@@ -100,7 +117,7 @@ class Translator:
             return PortsTaken(text, self._port_clashes)
         if self.silent:
             return HostsSilent(text, self.silent)
-        return OperationFailed(text, image_hint(self._missing_images))
+        return OperationFailed(text, image_hint(self._missing_images) or self._hint)
 
     def _nodes(self, result: Mapping[str, Any]) -> None:
         nodes = result.get("nodes")
@@ -115,6 +132,18 @@ class Translator:
                         Step(self._phase, name, state) if state else Step(self._phase, node, line)
                     )
 
+    def _images(self, host: str, result: Mapping[str, Any]) -> None:
+        """Tell what came of a host's images, if it is another machine than the controller."""
+        outcomes = result.get("images")
+        if not isinstance(outcomes, dict) or not outcomes:
+            return
+        pulled = [image for image, outcome in outcomes.items() if outcome == "pulled"]
+        message = f"has {', '.join(pulled)} now" if pulled else "unchanged"
+        if pulled and result.get("moved_bytes"):
+            message += f", {bytes_text(result['moved_bytes'])} moved"
+        came = {key: result[key] for key in ("images", "moved_bytes") if key in result}
+        self._listener(Step(self._phase, host, message, result=came))
+
     def _overlooked(self, result: Mapping[str, Any]) -> None:
         """Tell of commands that failed in a task that goes on all the same."""
         for node, outcome in result.get("outcomes", {}).items() if _is_exec(result) else ():
@@ -125,6 +154,7 @@ class Translator:
         self._nodes(result)
         self._missing_images.update(result.get("missing_images") or ())
         self._port_clashes.update(result.get("port_clashes") or ())
+        self._hint = self._hint or result.get("hint")
         failures = [(node, why, "") for node, why in dict(result.get("failed_nodes") or {}).items()]
         if _is_exec(result):
             failures += [
