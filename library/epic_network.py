@@ -92,11 +92,12 @@ def run(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:  # noqa: FB
             return {"changed": True, "id": "" if check_mode else make(docker, params)}
     except DockerError as problem:
         return {"failed": True, "msg": str(problem)}
-    have = [item.get("Subnet") for item in found["IPAM"]["Config"] or []]
-    if params["subnet"] and have != [params["subnet"]]:
+    # A network that was made a moment ago has no addresses to tell of yet.
+    have = [item["Subnet"] for item in found["IPAM"]["Config"] or [] if item.get("Subnet")]
+    if params["subnet"] and have and have != [params["subnet"]]:
         return {
             "failed": True,
-            "msg": f"network {params['name']} has the addresses {', '.join(map(str, have))}, not "
+            "msg": f"network {params['name']} has the addresses {', '.join(have)}, not "
             f"{params['subnet']}: remove it when no container uses it any more",
         }
     return {"changed": False, "id": found["Id"]}
