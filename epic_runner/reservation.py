@@ -33,6 +33,8 @@ def new_nodes(
     clusters: Iterable[ClusterRecord],
     tenant: TenantRecord,
     hosts: Mapping[str, Host],
+    *,
+    mending: bool = False,
 ) -> tuple[Node, ...]:
     """Return the nodes that the cluster's spec asks for beyond those it has, placed.
 
@@ -41,6 +43,8 @@ def new_nodes(
         clusters: All clusters of the store, this one among them or not.
         tenant: Its tenant.
         hosts: All hosts by name.
+        mending: Whether what runs is mended: a quota that was lowered keeps nobody from that, only
+            from starting clusters and from more nodes.
 
     Raises:
         QuotaExceeded: Tenant or hosts have no room.
@@ -65,7 +69,8 @@ def new_nodes(
     )
     after = replace(cluster, nodes=(*cluster.nodes, *nodes))
     of_tenant = [other for other in others if other.tenant == tenant.name]
-    quota.check(tenant, quota.usage_of([*of_tenant, after]))
+    if nodes or not mending:
+        quota.check(tenant, quota.usage_of([*of_tenant, after]))
     return nodes
 
 
