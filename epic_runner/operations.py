@@ -126,6 +126,7 @@ def operate(
         ClusterBusy: Another live operation holds the cluster.
     """
     record = _new_record(tenant, cluster, verb, arguments, user)
+    _give_silent_controllers_time(store, record)
     with store.transaction() as transaction:
         # What a dead controller left running ends before its operation is marked as over: whoever
         # is killed right here leaves it to the next one.
@@ -200,6 +201,24 @@ def _account() -> str:
         return getpass.getuser()
     except (KeyError, OSError):
         return str(os.getuid())
+
+
+def _give_silent_controllers_time(store: Store, record: OperationRecord) -> None:
+    """Wait for another heartbeat of controllers elsewhere that seem dead.
+
+    After an outage of the store nobody's heartbeat is fresh, and whoever comes first must not take
+    over what others are at.
+    """
+    with store.read() as transaction:
+        silent = [
+            other
+            for name in (record.cluster, "")
+            for other in transaction.operations(record.tenant, name)
+            if other.state == "running" and other.controller != platform.node()
+            if not is_alive(other, time.time())
+        ]
+    if silent:
+        time.sleep(2 * HEARTBEAT_SECONDS)
 
 
 def _take_over(transaction: Transaction, record: OperationRecord) -> list[OperationRecord]:
