@@ -41,6 +41,19 @@ def volumes(host: Host, labels: Mapping[str, str | None]) -> list[dict[str, Any]
     return list(answer["Volumes"] or [])
 
 
+def volume_sizes(host: Host) -> dict[str, int]:
+    """Return how many bytes the files of each volume take, by the volume's name.
+
+    The engine counts every file for it, of all volumes, which takes seconds where they are large;
+    before Docker 23 it counts images and containers as well.
+    """
+    answer = request(host, "GET", "/system/df", query={"type": "volume"})
+    return {
+        volume["Name"]: max(int((volume.get("UsageData") or {}).get("Size", -1)), 0)
+        for volume in answer["Volumes"] or []
+    }
+
+
 def images(host: Host) -> dict[str, dict[str, Any]]:
     """Return the images that carry a label of ours, by reference."""
     found = request(host, "GET", "/images/json", query={"filters": _filters({"epic.app": None})})

@@ -211,6 +211,23 @@ class StoreFacts:
 
 
 @dataclass(frozen=True)
+class VaultFacts:
+    """The Vault that secrets are kept in.
+
+    Attributes:
+        address: Its address.
+        error: Why secrets cannot be had; None when they can.
+        mend: What to do about it.
+        open_files: The files that log in and that others than their owner can read.
+    """
+
+    address: str
+    error: str | None = None
+    mend: str | None = None
+    open_files: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class PortFacts:
     """The loopback ports that endpoints are published on.
 
@@ -240,6 +257,7 @@ class Facts:
     catalog: CatalogFacts | None
     store: StoreFacts | None
     ports: PortFacts | None
+    vault: VaultFacts | None = None
 
 
 def judge(facts: Facts) -> list[Finding]:
@@ -256,6 +274,8 @@ def judge(facts: Facts) -> list[Finding]:
         findings.append(judge_images(facts.catalog))
     if facts.store:
         findings.append(judge_store(facts.store))
+    if facts.vault:
+        findings.append(judge_vault(facts.vault))
     if facts.ports:
         findings.append(judge_ports(facts.ports))
     return findings
@@ -526,6 +546,20 @@ def judge_store(facts: StoreFacts) -> Finding:
             "The next command that writes moves it on; an older epic-run cannot read it then.",
         )
     return Finding("store", State.OK, f"{facts.place}, revision {facts.revision}")
+
+
+def judge_vault(facts: VaultFacts) -> Finding:
+    """Judge whether secrets can be had from Vault, and whether nobody else can take its keys."""
+    if facts.error is not None:
+        return Finding("vault", State.FAIL, facts.error, facts.mend)
+    if facts.open_files:
+        return Finding(
+            "vault",
+            State.WARN,
+            f"others than their owner can read {', '.join(facts.open_files)}",
+            f"chmod 600 {' '.join(facts.open_files)}",
+        )
+    return Finding("vault", State.OK, f"{facts.address} lets epic-run in")
 
 
 def judge_ports(facts: PortFacts) -> Finding:

@@ -8,6 +8,7 @@ import os
 import shutil
 import socket
 import sqlite3
+import stat
 import sys
 import time
 from collections.abc import Mapping
@@ -16,11 +17,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import create_engine, inspect, text
+from sqlalchemy import inspect, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from epic_runner import docker_api, docker_exec, ports
+from epic_runner import docker_api, docker_exec, ports, vault
 from epic_runner.catalog import Catalog, load_catalog
 from epic_runner.doctor import (
     CatalogFacts,
@@ -34,11 +35,13 @@ from epic_runner.doctor import (
     PortFacts,
     ProgramFacts,
     StoreFacts,
+    VaultFacts,
 )
 from epic_runner.errors import EpicError
 from epic_runner.hosts import Host, local_host
 from epic_runner.images.builder import LABEL_LOCK, make_plans
 from epic_runner.resources import content_root, home
+from epic_runner.store.database import make_engine, named_url, reason_of, shown_url
 from epic_runner.store.schema import HEAD
 
 # struct timex of the kernel's adjtimex(2) on 64-bit Linux: its size with the padding, the place of
@@ -67,6 +70,7 @@ def gather() -> Facts:
         else catalog_facts(host, load_catalog(content_root() / "images")),
         store=store_facts(),
         ports=port_facts(),
+        vault=vault_facts(),
     )
 
 
@@ -297,6 +301,24 @@ def port_facts() -> PortFacts:
     return PortFacts(ports.FIRST, ports.LAST, taken, _outgoing_ports())
 
 
+def vault_facts() -> VaultFacts | None:
+    """Return whether secrets can be had from Vault; None where they are kept in files."""
+    address = os.environ.get("EPIC_VAULT_ADDR", "")
+    try:
+        settings = vault.settings()
+        if settings is None:
+            return None
+        vault.Vault(settings).check()
+    except EpicError as problem:
+        return VaultFacts(address, problem.message.rstrip("."), problem.hint)
+    readable = stat.S_IRWXG | stat.S_IRWXO
+    files = settings.credential_files
+    return VaultFacts(
+        settings.address,
+        open_files=tuple(name for name in files if Path(name).stat().st_mode & readable),
+    )
+
+
 def _outgoing_ports() -> tuple[int, int] | None:
     try:
         text = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text(encoding="ascii")
@@ -308,9 +330,13 @@ def _outgoing_ports() -> tuple[int, int] | None:
 
 def store_facts() -> StoreFacts:
     """Return the store's state without making or migrating it, as opening it would."""
-    url = make_url(os.environ.get("EPIC_DATABASE_URL") or f"sqlite:///{home() / 'store.db'}")
+    named = named_url() or f"sqlite:///{home() / 'store.db'}"
+    try:
+        url = make_url(named)
+    except (SQLAlchemyError, ValueError):
+        return StoreFacts("EPIC_DATABASE_URL", error="not the URL of a database", head=HEAD)
     if url.get_backend_name() != "sqlite" or not url.database:
-        return _server_store_facts(url.render_as_string(hide_password=False), HEAD)
+        return _server_store_facts(named, HEAD)
     return _file_store_facts(Path(url.database), HEAD)
 
 
@@ -350,14 +376,13 @@ def _file_store_facts(path: Path, head: str) -> StoreFacts:
 
 
 def _server_store_facts(url: str, head: str) -> StoreFacts:
-    place = make_url(url).render_as_string(hide_password=True)
+    place = shown_url(url)
     try:
-        with create_engine(url).connect() as connection:
+        with make_engine(url).connect() as connection:
             made = inspect(connection).has_table("alembic_version")
             row = (
                 made and connection.execute(text("SELECT version_num FROM alembic_version")).first()
             )
-    except (SQLAlchemyError, ImportError) as problem:
-        reason = str(getattr(problem, "orig", None) or problem).strip()
-        return StoreFacts(place, error=reason, head=head)
+    except (SQLAlchemyError, EpicError) as problem:
+        return StoreFacts(place, error=reason_of(problem), head=head)
     return StoreFacts(place, exists=made, revision=str(row[0]) if row else None, head=head)

@@ -7,6 +7,8 @@ EpicError              exit 1: the run failed
 │   └── HostsSilent    hosts could not be reached
 ├── ClusterBusy        another operation holds the cluster
 ├── DockerUnavailable  the Docker engine of a host does not answer
+├── SecretsUnavailable Vault is sealed, does not answer or refuses
+├── StoreUnavailable   the database is down, locked, full or damaged
 └── InputError         exit 2: what was asked cannot be done as asked
     ├── InputErrors    several mistakes in what people wrote, each with its place
     ├── NotFound       no such cluster, node, tenant or image
@@ -70,6 +72,14 @@ class ClusterBusy(EpicError):
 
 class DockerUnavailable(EpicError):
     """The Docker engine of a host does not answer."""
+
+
+class SecretsUnavailable(EpicError):
+    """Vault is sealed, does not answer or refuses."""
+
+
+class StoreUnavailable(EpicError):
+    """The database is down, locked, full or damaged."""
 
 
 class InputError(EpicError):

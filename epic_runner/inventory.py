@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from epic_runner.addresses import of_engine
@@ -32,7 +31,7 @@ def cluster_inventory(
     tenant: TenantRecord,
     hosts: Mapping[str, Host],
     *,
-    secrets_file: Path,
+    secrets: str,
 ) -> dict[str, Any]:
     """Return the inventory of one cluster, as data for a YAML file.
 
@@ -40,7 +39,7 @@ def cluster_inventory(
         cluster: The cluster with its nodes.
         tenant: Its tenant, for the members' accounts.
         hosts: All Docker hosts by name.
-        secrets_file: The file that holds the cluster's token; only its path goes in.
+        secrets: The reference to the cluster's secrets; what they are never goes in.
     """
     leaving = [node for node in cluster.nodes if node.short_name in cluster.leaving]
     # A cluster without a single node may still have volumes somewhere.
@@ -92,7 +91,7 @@ def cluster_inventory(
                     ],
                     "labels": labels(cluster, tenant),
                 },
-                "epic_secrets_file": str(secrets_file),
+                "epic_secrets": secrets,
             },
         }
     }

@@ -25,7 +25,7 @@ from epic_runner.inventory import cluster_inventory
 from epic_runner.lifecycle import Context, acting_user
 from epic_runner.operations import operation_directory
 from epic_runner.runner import run_playbook
-from epic_runner.secrets import secrets_file
+from epic_runner.secrets import cluster_secrets
 from epic_runner.store import ClusterRecord, TenantRecord
 
 # Files beginning so are inside the nodes: the tenant's storage, and the node's own volume.
@@ -254,7 +254,7 @@ def job_inventory(
         cluster,
         tenant,
         context.hosts,
-        secrets_file=secrets_file(cluster.tenant, cluster.name),
+        secrets=cluster_secrets(cluster.tenant, cluster.name),
     )
     wanted = {
         "job_id": job.id,

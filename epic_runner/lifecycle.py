@@ -7,7 +7,7 @@ Docker has, and finishes.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,13 +21,22 @@ from epic_runner.inventory import cluster_inventory, hosts_inventory
 from epic_runner.operations import Running, operate
 from epic_runner.reservation import new_nodes, other_ports
 from epic_runner.runner import run_playbook
-from epic_runner.secrets import cluster_token, forget_secrets, secrets_file
+from epic_runner.secrets import (
+    cluster_secrets,
+    cluster_token,
+    find_token,
+    forget_secrets,
+    forget_tenant,
+)
 from epic_runner.site import is_spread
 from epic_runner.store import ClusterRecord, Store, TenantRecord
 from epic_runner.store.store import Transaction
 
 # How many plays an operation runs in all before a port that is taken is left to people.
 MOST_ATTEMPTS = 4
+
+# The playbooks that fill no node.
+_WITHOUT_SECRETS = frozenset({"stop", "shrink", "destroy"})
 
 
 @dataclass(frozen=True)
@@ -88,6 +97,8 @@ def launch(
         new = _reserve(context, transaction, replace(cluster, spec=wanted))
         return _prepared(transaction, spec.tenant, spec.name, new)
 
+    # A Vault that is sealed, say, is told before anything is reserved.
+    find_token(spec.tenant, spec.name)
     arguments = {role.name: role.count for role in spec.roles}
     with operate(
         context.store, tenant=spec.tenant, cluster=spec.name, verb="launch", arguments=arguments,
@@ -122,7 +133,7 @@ def repair(context: Context, name: str, tenant: str | None = None) -> ClusterRec
     def prepare(transaction: Transaction) -> _Prepared:
         cluster = transaction.find_cluster(found.name, found.tenant)
         _refuse_half_destroyed(cluster)
-        new = _reserve(context, transaction, cluster)
+        new = _reserve(context, transaction, cluster, mending=True)
         # Those that an operation has made since the look at Docker are none.
         known = {(node.host, node.container) for node in cluster.nodes}
         alien = [node for node in strays if (node.host, node.container) not in known]
@@ -138,7 +149,7 @@ def repair(context: Context, name: str, tenant: str | None = None) -> ClusterRec
         if cluster.leaving or cluster.strays:
             verbs.insert(0, "shrink")
         cluster = _play(context, running, *verbs)
-        _forget_left(context, running)
+        _forget_left(running)
         return cluster
 
 
@@ -159,7 +170,7 @@ def _converge(
         new: tuple[Node, ...] = ()
         if wanted == "running":
             # A launch or expand that was refused half-way may lack nodes in the store, too.
-            new = _reserve(context, transaction, cluster)
+            new = _reserve(context, transaction, cluster, mending=verb == "restart")
         return _prepared(transaction, found.tenant, found.name, new)
 
     with operate(
@@ -200,13 +211,15 @@ def resize(
         new = _reserve(context, transaction, cluster) if by > 0 else ()
         return _prepared(transaction, found.tenant, found.name, new)
 
+    if by > 0:
+        find_token(found.tenant, found.name)
     with operate(
         context.store, tenant=found.tenant, cluster=found.name, verb=verb,
         arguments=arguments, user="", prepare=prepare, listener=context.listener,
     ) as running:  # fmt: skip
         record = _play(context, running, verb)
         if by < 0:
-            _forget_left(context, running)
+            _forget_left(running)
             return running.prepared.cluster
         return record
 
@@ -233,7 +246,7 @@ def move(
             transaction.set_leaving(now.id, going)
         # Numbers are never given twice, so the new nodes are others, whatever of the old is left.
         numbered = replace(now, leaving=now.leaving | names)
-        new = _reserve(context, transaction, numbered)
+        new = _reserve(context, transaction, numbered, mending=True)
         return _prepared(transaction, now.tenant, now.name, new)
 
     with operate(
@@ -246,7 +259,7 @@ def move(
             record = _play(context, running, "repair" if lost else "expand")
         if not lost:
             _play(context, running, "shrink")
-            _forget_left(context, running)
+            _forget_left(running)
         return record
 
 
@@ -270,8 +283,7 @@ def destroy(context: Context, name: str, tenant: str | None = None) -> ClusterRe
     ) as running:  # fmt: skip
         _play(context, running, "destroy")
         forget_secrets(found.tenant, found.name)
-        with context.store.transaction() as transaction:
-            transaction.remove_cluster(found.id)
+        running.settle(lambda transaction: transaction.remove_cluster(found.id))
         return found
 
 
@@ -291,7 +303,7 @@ def doomed(context: Context, name: str, tenant: str | None = None) -> ClusterRec
 
 
 def remove_tenant(context: Context, name: str) -> None:
-    """Remove a tenant without clusters: its storage, its network, its members' user ids.
+    """Remove a tenant without clusters: storage, network, secrets, its members' user ids.
 
     Raises:
         InputError: It still has clusters.
@@ -301,10 +313,7 @@ def remove_tenant(context: Context, name: str) -> None:
         transaction.tenant(name)
         clusters = [cluster.name for cluster in transaction.clusters(name)]
         if clusters:
-            raise InputError(
-                f"Tenant {name} still has clusters: {', '.join(clusters)}.",
-                f"epic-run destroy {name}/{clusters[0]}",
-            )
+            raise still_has_clusters(name, clusters)
 
     # The operation is held under the name of no cluster, which no cluster can have.
     with operate(
@@ -318,8 +327,17 @@ def remove_tenant(context: Context, name: str) -> None:
             operation=running.record.id,
             listener=running.listener,
         )
-        with context.store.transaction() as transaction:
-            transaction.remove_tenant(name)
+        forget_tenant(name)
+        running.settle(lambda transaction: transaction.remove_tenant(name))
+
+
+def still_has_clusters(name: str, clusters: Sequence[str]) -> InputError:
+    """Return why a tenant is not removed."""
+    return InputError(
+        f"Tenant {name} still has clusters: {', '.join(clusters)}.",
+        f"epic-run destroy {name}/{clusters[0]}, or epic-run tenant remove {name} "
+        "--with-clusters to destroy them all.",
+    )
 
 
 def acting_user(tenant: TenantRecord, user: str | None) -> str:
@@ -414,14 +432,14 @@ def resized(spec: ClusterSpec, role: str, by: int) -> ClusterSpec:
 
 
 def _reserve(
-    context: Context, transaction: Transaction, cluster: ClusterRecord
+    context: Context, transaction: Transaction, cluster: ClusterRecord, *, mending: bool = False
 ) -> tuple[Node, ...]:
     tenant = transaction.tenant(cluster.tenant)
     if is_spread(context.hosts) and not tenant.subnet:
         taken = [other.subnet for other in transaction.tenants() if other.subnet]
         tenant = replace(tenant, subnet=next_subnet(taken, pool()))
         transaction.set_subnet(tenant.name, str(tenant.subnet))
-    new = new_nodes(cluster, transaction.clusters(), tenant, context.hosts)
+    new = new_nodes(cluster, transaction.clusters(), tenant, context.hosts, mending=mending)
     transaction.add_nodes(cluster.id, new)
     return new
 
@@ -433,7 +451,9 @@ def _play(context: Context, running: Running[_Prepared], *verbs: str) -> Cluster
     a host that cannot be reached get another host, and the playbook is run again.
     """
     cluster = running.prepared.cluster
-    cluster_token(cluster.tenant, cluster.name)
+    if not _WITHOUT_SECRETS.issuperset(verbs):
+        # Before anything is made: a Vault that is sealed is told at once, by its own error.
+        cluster_token(cluster.tenant, cluster.name)
     waiting, attempts = list(verbs), 0
     while waiting:
         attempts += 1
@@ -441,7 +461,7 @@ def _play(context: Context, running: Running[_Prepared], *verbs: str) -> Cluster
             cluster,
             running.prepared.tenant,
             context.hosts,
-            secrets_file=secrets_file(cluster.tenant, cluster.name),
+            secrets=cluster_secrets(cluster.tenant, cluster.name),
         )
         directory = running.directory
         try:
@@ -455,14 +475,14 @@ def _play(context: Context, running: Running[_Prepared], *verbs: str) -> Cluster
         except PortsTaken as problem:
             if attempts == MOST_ATTEMPTS:
                 raise
-            cluster = _with_other_ports(context, cluster, problem.nodes)
+            cluster = _with_other_ports(running, cluster, problem.nodes)
         except HostsSilent as problem:
             homeless = _homeless(cluster, running.prepared.new, problem.hosts)
             if attempts == MOST_ATTEMPTS or not homeless:
                 raise
             context = _without(context, problem.hosts)
             running.listener(Step("Place nodes elsewhere"))
-            cluster = _elsewhere(context, cluster, homeless)
+            cluster = _elsewhere(context, running, cluster, homeless)
         else:
             del waiting[0]
     return cluster
@@ -484,32 +504,40 @@ def _without(context: Context, names: Container[str]) -> Context:
     )
 
 
-def _elsewhere(context: Context, cluster: ClusterRecord, nodes: Iterable[Node]) -> ClusterRecord:
-    with context.store.transaction() as transaction:
+def _elsewhere(
+    context: Context,
+    running: Running[_Prepared],
+    cluster: ClusterRecord,
+    nodes: Iterable[Node],
+) -> ClusterRecord:
+    def change(transaction: Transaction) -> ClusterRecord:
         transaction.remove_nodes(cluster.id, nodes)
         now = transaction.find_cluster(cluster.name, cluster.tenant)
-        _reserve(context, transaction, now)
-        found = transaction.find_cluster(cluster.name, cluster.tenant)
-    return replace(found, strays=cluster.strays)
+        _reserve(context, transaction, now, mending=True)
+        return transaction.find_cluster(cluster.name, cluster.tenant)
+
+    return replace(running.settle(change), strays=cluster.strays)
 
 
 def _with_other_ports(
-    context: Context, cluster: ClusterRecord, names: Container[str]
+    running: Running[_Prepared], cluster: ClusterRecord, names: Container[str]
 ) -> ClusterRecord:
-    with context.store.transaction() as transaction:
-        changed = other_ports(cluster, names, transaction.clusters())
-        transaction.set_ports(cluster.id, changed)
+    def change(transaction: Transaction) -> tuple[Node, ...]:
+        nodes = other_ports(cluster, names, transaction.clusters())
+        transaction.set_ports(cluster.id, nodes)
+        return nodes
+
+    changed = running.settle(change)
     by_name = {node.short_name: node for node in changed}
     nodes = tuple(by_name.get(node.short_name, node) for node in cluster.nodes)
     return replace(cluster, nodes=nodes)
 
 
-def _forget_left(context: Context, running: Running[_Prepared]) -> None:
+def _forget_left(running: Running[_Prepared]) -> None:
     cluster = running.prepared.cluster
     left = [node for node in cluster.nodes if node.short_name in cluster.leaving]
     if left:
-        with context.store.transaction() as transaction:
-            transaction.remove_nodes(cluster.id, left)
+        running.settle(lambda transaction: transaction.remove_nodes(cluster.id, left))
 
 
 def _find(context: Context, name: str, tenant: str | None) -> ClusterRecord:

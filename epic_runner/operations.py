@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from epic_runner.errors import ClusterBusy, EpicError
+from epic_runner.errors import ClusterBusy, EpicError, StoreUnavailable
 from epic_runner.events import Listener, Step
 from epic_runner.processes import controller, end_leftovers, started
 from epic_runner.resources import home
@@ -34,8 +34,12 @@ HEARTBEAT_SECONDS = 2.0
 STALE_SECONDS = 30.0
 # How many operations keep their folder of inventory, output and events.
 KEPT_DIRECTORIES = 50
+# How long an operation whose work is done waits for a store that is away, to record its result.
+PATIENCE_SECONDS = 600.0
+PATIENCE_PAUSE_SECONDS = 1.0
 
 Prepared = TypeVar("Prepared")
+Settled = TypeVar("Settled")
 
 
 @dataclass(frozen=True)
@@ -45,11 +49,47 @@ class Running(Generic[Prepared]):
     record: OperationRecord
     prepared: Prepared
     listener: Listener
+    store: Store
 
     @property
     def directory(self) -> Path:
         """The operation's own folder for inventories, output and events."""
         return operation_directory(self.record.id)
+
+    def settle(self, change: Callable[[Transaction], Settled]) -> Settled:
+        """Write to the store what the operation has come to, once the store takes it.
+
+        Hosts have changed by then: a database that restarts must not make that undone work.
+
+        Args:
+            change: Writes; it may be called again when its transaction was not finished.
+
+        Raises:
+            StoreUnavailable: The store was away for `PATIENCE_SECONDS`.
+        """
+        return settled(self.store, change, self.listener)
+
+
+def settled(
+    store: Store,
+    change: Callable[[Transaction], Settled],
+    listener: Listener,
+    patience_seconds: float | None = None,
+) -> Settled:
+    """Write to the store; wait for it (for `PATIENCE_SECONDS`), and tell the listener so."""
+    end = time.monotonic() + (PATIENCE_SECONDS if patience_seconds is None else patience_seconds)
+    told = False
+    while True:
+        try:
+            with store.transaction() as transaction:
+                return change(transaction)
+        except StoreUnavailable as problem:
+            if time.monotonic() > end:
+                raise
+            if not told:
+                told = True
+                listener(Step("Record the result", "store", f"waiting: {problem.message}"))
+        time.sleep(PATIENCE_PAUSE_SECONDS)
 
 
 def operation_directory(operation: str) -> Path:
@@ -86,6 +126,7 @@ def operate(
         ClusterBusy: Another live operation holds the cluster.
     """
     record = _new_record(tenant, cluster, verb, arguments, user)
+    _give_silent_controllers_time(store, record)
     with store.transaction() as transaction:
         # What a dead controller left running ends before its operation is marked as over: whoever
         # is killed right here leaves it to the next one.
@@ -95,10 +136,15 @@ def operate(
         transaction.add_operation(record)
     recorder = _Recorder(store, record, listener)
     try:
-        yield Running(record, prepared, recorder.step)
-    except KeyboardInterrupt:
+        yield Running(record, prepared, recorder.step, store)
+    except (KeyboardInterrupt, StoreUnavailable) as problem:
+        # Who wants to leave, or has waited for the store already, does not wait once more: the
+        # next one finds that this process is gone.
+        state, error = "failed", str(problem)
+        if isinstance(problem, KeyboardInterrupt):
+            state, error = "interrupted", "It was interrupted from the keyboard or by a signal."
         with contextlib.suppress(EpicError):
-            recorder.end("interrupted", "It was interrupted from the keyboard or by a signal.")
+            recorder.end(state, error, patience_seconds=0)
         raise
     except BaseException as problem:
         # A store that fails as well must not hide what went wrong first.
@@ -106,7 +152,12 @@ def operate(
             recorder.end("failed", getattr(problem, "message", repr(problem)))
         raise
     else:
-        recorder.end("done", "")
+        try:
+            recorder.end("done", "")
+        except StoreUnavailable as problem:
+            raise StoreUnavailable(
+                f"The {verb} is done, but could not be recorded. {problem.message}", problem.hint
+            ) from problem
     finally:
         recorder.stop()
         _prune()
@@ -150,6 +201,24 @@ def _account() -> str:
         return getpass.getuser()
     except (KeyError, OSError):
         return str(os.getuid())
+
+
+def _give_silent_controllers_time(store: Store, record: OperationRecord) -> None:
+    """Wait for another heartbeat of controllers elsewhere that seem dead.
+
+    After an outage of the store nobody's heartbeat is fresh, and whoever comes first must not take
+    over what others are at.
+    """
+    with store.read() as transaction:
+        silent = [
+            other
+            for name in (record.cluster, "")
+            for other in transaction.operations(record.tenant, name)
+            if other.state == "running" and other.controller != platform.node()
+            if not is_alive(other, time.time())
+        ]
+    if silent:
+        time.sleep(2 * HEARTBEAT_SECONDS)
 
 
 def _take_over(transaction: Transaction, record: OperationRecord) -> list[OperationRecord]:
@@ -197,13 +266,22 @@ class _Recorder:
     def step(self, step: Step) -> None:
         with self._guard:
             self._steps.append(step)
+        self._tell(step)
+
+    def _tell(self, step: Step) -> None:
         # A reader who has left (head, say) must not cut the work off half-way.
         with contextlib.suppress(BrokenPipeError):
             self._listener(replace(step, tenant=self._tenant, cluster=self._cluster))
 
-    def end(self, state: str, error: str) -> None:
+    def end(self, state: str, error: str, patience_seconds: float | None = None) -> None:
         self.stop()
-        self._write(state=state, error=error, ended_at=time.time())
+        ended_at = time.time()
+        settled(
+            self._store,
+            lambda transaction: self._add(transaction, state=state, error=error, ended_at=ended_at),
+            self._tell,
+            patience_seconds,
+        )
 
     def stop(self) -> None:
         self._over.set()
@@ -215,17 +293,21 @@ class _Recorder:
             with contextlib.suppress(EpicError):
                 self._write()
 
-    def _write(self, **values: Any) -> None:
+    def _write(self) -> None:
+        with self._store.transaction() as transaction:
+            written = self._add(transaction)
+        with self._guard:
+            del self._steps[:written]
+
+    def _add(self, transaction: Transaction, **values: Any) -> int:
         with self._guard:
             steps = list(self._steps)
         if steps:
             values["phase"] = steps[-1].phase
-        with self._store.transaction() as transaction:
-            for step in steps:
-                transaction.add_event(self._operation, step.phase, step.node, step.message)
-            transaction.set_operation(self._operation, heartbeat_at=time.time(), **values)
-        with self._guard:
-            del self._steps[: len(steps)]
+        for step in steps:
+            transaction.add_event(self._operation, step.phase, step.node, step.message)
+        transaction.set_operation(self._operation, heartbeat_at=time.time(), **values)
+        return len(steps)
 
 
 def _prune() -> None:

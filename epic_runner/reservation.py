@@ -34,6 +34,8 @@ def new_nodes(
     clusters: Iterable[ClusterRecord],
     tenant: TenantRecord,
     hosts: Mapping[str, Host],
+    *,
+    mending: bool = False,
 ) -> tuple[Node, ...]:
     """Return the nodes that the cluster's spec asks for beyond those it has, placed.
 
@@ -43,6 +45,8 @@ def new_nodes(
         tenant: Its tenant; with a subnet, nodes get addresses of it and publish nothing, since
             a network that spans hosts has no way to a host.
         hosts: All hosts by name.
+        mending: Whether what runs is mended: a quota that was lowered keeps nobody from that, only
+            from starting clusters and from more nodes.
 
     Raises:
         QuotaExceeded: Tenant or hosts have no room.
@@ -72,7 +76,8 @@ def new_nodes(
     # Nodes on their way out are not counted: others may take their places already.
     after = replace(cluster, nodes=(*cluster.staying(), *nodes))
     of_tenant = [other for other in others if other.tenant == tenant.name]
-    quota.check(tenant, quota.usage_of([*of_tenant, after]))
+    if nodes or not mending:
+        quota.check(tenant, quota.usage_of([*of_tenant, after]))
     return nodes
 
 

@@ -22,6 +22,7 @@ Written by `scripts/cli_docs.py` from what `epic-run VERB --help` prints. Every 
 
 Settings from the environment: `EPIC_HOME` (state, default `~/.local/share/epic-runner`),
 `EPIC_DATABASE_URL` (the store, default a file under `EPIC_HOME`), `EPIC_OUTPUT` (`json`),
+`EPIC_VAULT_ADDR` and other `EPIC_VAULT_` variables (Vault for secrets: docs/tenants.md),
 `EPIC_USER` (as `--as`), `EPIC_DEBUG`, `DOCKER_HOST` (another local socket of Docker).
 """
 

@@ -180,6 +180,19 @@ ensure_docker_access() {
     EPIC_IN_DOCKER_GROUP=1 exec sg docker -c "$command"
 }
 
+# --- PostgreSQL -------------------------------------------------------------------------------
+
+# The server's programs for tests, which start servers of their own. Where the package is not
+# there yet, it is kept from making a database cluster and starting it.
+ensure_postgresql() {
+    ! compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null && ! have postgres || return 0
+    if have apt-get && ! [ -e /etc/postgresql-common/createcluster.conf ]; then
+        as_root mkdir -p /etc/postgresql-common
+        as_root sh -c 'echo "create_main_cluster = false" >/etc/postgresql-common/createcluster.conf'
+    fi
+    apt_install postgresql
+}
+
 # --- Python -----------------------------------------------------------------------------------
 
 python_fits() {

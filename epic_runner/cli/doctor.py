@@ -18,8 +18,9 @@ def doctor(context: click.Context, output: str) -> None:
     """Check this machine, and tell how to mend what is wrong.
 
     Looks at Python and Ansible, the Docker engine with its storage and limits, disk, memory,
-    clock, DNS, the images, the store and the ports for endpoints. Nothing is changed. The exit
-    code is 1 when something fails; warnings alone leave it 0.
+    clock, DNS, the images, the store, the ports for endpoints, and Vault where one
+    is configured. Nothing is changed. The exit code is 1 when something fails; warnings alone
+    leave it 0.
 
     \b
     Examples:

@@ -8,12 +8,15 @@ from typing import Any
 
 import click
 
-from epic_runner import lifecycle
+from epic_runner import docker_api, lifecycle
 from epic_runner.catalog import load_catalog
 from epic_runner.cli.common import acting
+from epic_runner.everywhere import ask_any
+from epic_runner.hosts import Host
 from epic_runner.output import bytes_text, emit, output_option, table
 from epic_runner.quota import usage_of
 from epic_runner.resources import content_root
+from epic_runner.site import site_hosts
 from epic_runner.spec.load import load_documents
 from epic_runner.store import ClusterRecord, Store, TenantRecord
 
@@ -78,22 +81,39 @@ def list_(output: str) -> None:
 
 @tenant.command()
 @click.argument("name")
+@click.option(
+    "--volumes",
+    is_flag=True,
+    help="Also tell what its volumes hold, which the hosts have to count.",
+)
 @output_option
-def show(name: str, output: str) -> None:
+def show(name: str, *, volumes: bool, output: str) -> None:
     """Show a tenant: quota and use, members, clusters.
+
+    What is used is what flavors promise to all nodes, of stopped clusters too. Memory and cores
+    are kept to by every node. Disk is only counted: no host keeps a node to its flavor's disk, and
+    --volumes tells what the volumes hold in truth.
 
     \b
     Examples:
       epic-run tenant show analytics
+      epic-run tenant show analytics --volumes
     """
     with Store().read() as transaction:
         record, clusters = transaction.tenant(name), transaction.clusters(name)
     data = _describe(record, clusters)
+    if volumes:
+        data["volumes"] = _volumes(name, with_sizes=True)
 
     def human() -> None:
         rows = [(kind, *_figure(data, kind).split(" of ")) for kind in KINDS]
         click.echo(table(["QUOTA", "USED", "LIMIT"], [(*row, "-")[:3] for row in rows]))
+        click.echo("Disk is what flavors promise: counted, but not enforced on the hosts.")
         click.echo()
+        if volumes:
+            held = [(v["name"], v["host"], bytes_text(v["bytes"])) for v in data["volumes"]]
+            click.echo(table(["VOLUME", "HOST", "HOLDS"], held))
+            click.echo()
         members = [
             (m["user"], m["role"], "yes" if m.get("sudo") else "no") for m in data["members"]
         ]
@@ -106,19 +126,90 @@ def show(name: str, output: str) -> None:
 @tenant.command()
 @click.argument("name")
 @click.option("--yes", "-y", is_flag=True, help="Don't ask.")
+@click.option("--plan", is_flag=True, help="Tell what would go, and change nothing.")
+@click.option("--with-clusters", is_flag=True, help="Destroy its clusters first.")
 @output_option
-def remove(name: str, *, yes: bool, output: str) -> None:
-    """Remove an empty tenant, with all that is in its storage.
+def remove(name: str, *, yes: bool, plan: bool, with_clusters: bool, output: str) -> None:
+    """Remove a tenant, with all that is in its storage and all its secrets.
+
+    A tenant that has clusters is only removed with --with-clusters. The question lists what goes:
+    clusters, volumes and secrets.
 
     \b
     Examples:
+      epic-run tenant remove analytics --plan
       epic-run tenant remove analytics
+      epic-run tenant remove analytics --with-clusters --yes
     """
+    if plan:
+        going = _going(name)
+        emit(going, lambda: click.echo("\n".join(_going_lines(going))), output)
+        return
     if not yes:
-        click.confirm(f"Remove tenant {name} and all data in its storage?", abort=True)
+        going = _going(name)
+        if going["clusters"] and not with_clusters:
+            raise lifecycle.still_has_clusters(name, going["clusters"])
+        click.echo("\n".join(_going_lines(going)), err=output == "json")
+        click.confirm(f"Remove tenant {name} with all of this?", abort=True)
     with acting(output) as context:
+        if with_clusters:
+            with context.store.read() as transaction:
+                clusters = [cluster.name for cluster in transaction.clusters(name)]
+            for cluster in clusters:
+                lifecycle.destroy(context, cluster, name)
         lifecycle.remove_tenant(context, name)
-    emit({"removed": name}, lambda: click.echo(f"{name} is gone, with its storage."), output)
+    emit(
+        {"removed": name},
+        lambda: click.echo(f"{name} is gone, with its storage and secrets."),
+        output,
+    )
+
+
+def _going(name: str) -> dict[str, Any]:
+    """Return what a removal takes away."""
+    from epic_runner.secrets import tenant_secrets
+
+    with Store().read() as transaction:
+        record, clusters = transaction.tenant(name), transaction.clusters(name)
+    return {
+        "tenant": name,
+        "clusters": [cluster.name for cluster in clusters],
+        "nodes": [node.container for cluster in clusters for node in cluster.nodes],
+        "volumes": _volumes(name, with_sizes=False),
+        "secrets": tenant_secrets(name),
+        "members": [member["user"] for member in record.members],
+    }
+
+
+def _going_lines(going: dict[str, Any]) -> list[str]:
+    listed = {
+        "clusters": going["clusters"],
+        "nodes": going["nodes"],
+        "volumes": [f"{item['name']} on host {item['host']}" for item in going["volumes"]],
+        "secrets": going["secrets"],
+        "members": going["members"],
+    }
+    lines = [f"With tenant {going['tenant']} go:"]
+    for kind, items in listed.items():
+        lines.append(f"  {kind}: {'' if items else 'none'}".rstrip())
+        lines += [f"    {item}" for item in items]
+    return lines
+
+
+def _volumes(tenant: str, *, with_sizes: bool) -> list[dict[str, Any]]:
+    """Return name and host of each volume of a tenant, and the bytes that it holds if wanted."""
+
+    def held(host: Host) -> list[dict[str, Any]]:
+        names = [item["Name"] for item in docker_api.volumes(host, {"epic.tenant": tenant})]
+        sizes = docker_api.volume_sizes(host) if with_sizes and names else {}
+        return [
+            {"name": name, "host": host.name}
+            | ({"bytes": sizes.get(name, 0)} if with_sizes else {})
+            for name in sorted(names)
+        ]
+
+    answers = ask_any(site_hosts(Store()).values(), held)
+    return [item for held_there in answers.values() for item in held_there]
 
 
 def _describe(record: TenantRecord, clusters: Sequence[ClusterRecord]) -> dict[str, Any]:

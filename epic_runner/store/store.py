@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Column, Connection, delete, func, insert, select, update
 
 from epic_runner.cluster import ClusterSpec, Node, split_name
 from epic_runner.errors import InputError, NotFound
@@ -292,8 +292,12 @@ class Transaction:
 
     def set_operation(self, key: str, **values: Any) -> None:
         """Change columns of an operation."""
+        fitting = {
+            name: fit(schema.operations.c[name], value) if isinstance(value, str) else value
+            for name, value in values.items()
+        }
         self._connection.execute(
-            update(schema.operations).where(schema.operations.c.id == key).values(**values)
+            update(schema.operations).where(schema.operations.c.id == key).values(**fitting)
         )
 
     def operations(
@@ -310,9 +314,14 @@ class Transaction:
 
     def add_event(self, operation: str, phase: str, node: str, message: str) -> None:
         """Record one step of an operation, for whoever watches it."""
+        columns = schema.events.c
         self._connection.execute(
             insert(schema.events).values(
-                operation=operation, at=time.time(), phase=phase, node=node, message=message
+                operation=operation,
+                at=time.time(),
+                phase=fit(columns.phase, phase),
+                node=fit(columns.node, node),
+                message=fit(columns.message, message),
             )
         )
 
@@ -333,6 +342,15 @@ class Transaction:
                 select(func.count()).select_from(schema.operations)
             ).scalar_one()
         )
+
+
+def fit(column: Column[Any], text: str) -> str:
+    """Return what a column can hold of a text that plays and programs gave.
+
+    PostgreSQL refuses what is too long, and null characters, where SQLite takes everything; what
+    is told of an operation must not be what makes it fail.
+    """
+    return text.replace("\0", "")[: getattr(column.type, "length", None)]
 
 
 def _is(key: int, node: Node) -> tuple[Any, ...]:

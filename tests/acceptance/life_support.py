@@ -56,6 +56,7 @@ class Site:
         folder: Where its files go.
         docker_host: The engine's address; the machine's own one if empty.
         within: What commands are started by, to be where that engine's ports are.
+        variables: More of the environment of commands, such as `EPIC_DATABASE_URL`.
     """
 
     folder: Path
@@ -73,6 +74,7 @@ class Site:
         ]
     )
     quota: dict[str, Any] = field(default_factory=dict)
+    variables: dict[str, str] = field(default_factory=dict)
 
     @property
     def home(self) -> Path:
@@ -123,9 +125,10 @@ class Site:
             name: value
             for name, value in os.environ.items()
             if name not in ("EPIC_DATABASE_URL", "EPIC_OUTPUT", "DOCKER_HOST")
+            and not name.startswith("EPIC_VAULT_")
         }
         named = {"DOCKER_HOST": self.docker_host} if self.docker_host else {}
-        return {**kept, "EPIC_HOME": str(self.home), **named}
+        return {**kept, "EPIC_HOME": str(self.home), **named, **self.variables}
 
     def begin(self, *arguments: str, stdin: int = subprocess.DEVNULL) -> subprocess.Popen[str]:
         """Start `epic-run ARGUMENT...` with its output in pipes."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from life_samples import GIB, document, host, record, spec, tenant
@@ -23,7 +22,7 @@ HOSTS = {"local": host()}
 
 def made(**values):
     cluster = record(spec(2), "master-1", "worker-1", "worker-2", leaving=("worker-2",), **values)
-    data = cluster_inventory(cluster, tenant(), HOSTS, secrets_file=Path("/secrets/lab.json"))
+    data = cluster_inventory(cluster, tenant(), HOSTS, secrets="file:/secrets/lab.json")
     return data["all"]
 
 
@@ -48,12 +47,12 @@ def test_members_have_their_user_ids_and_rights() -> None:
 
 
 def test_only_the_path_of_the_secrets_goes_in() -> None:
-    assert made()["vars"]["epic_secrets_file"] == "/secrets/lab.json"
+    assert made()["vars"]["epic_secrets"] == "file:/secrets/lab.json"
 
 
 def test_a_cluster_without_nodes_is_looked_for_on_every_host() -> None:
     hosts = {"a": host("a"), "b": host("b")}
-    data = cluster_inventory(record(spec()), tenant(), hosts, secrets_file=Path("/s"))
+    data = cluster_inventory(record(spec()), tenant(), hosts, secrets="file:/s")
     assert set(data["all"]["children"]["docker_hosts"]["hosts"]) == {"a", "b"}
 
 

@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 from life_samples import document
+from servers import PostgreSQL
 
 from epic_runner import operations, processes
-from epic_runner.errors import ClusterBusy, EpicError
+from epic_runner.errors import ClusterBusy, EpicError, StoreUnavailable
 from epic_runner.events import Step
 from epic_runner.operations import is_alive, operate
 from epic_runner.store import OperationRecord, Store
@@ -229,3 +230,101 @@ def test_plays_see_nothing_secret_of_the_environment() -> None:
     )  # fmt: skip
     assert set(seen) == {"PATH", "EPIC_HOME", "LC_ALL"}
     assert seen["PATH"].startswith(str(Path(sys.executable).parent))
+
+
+def with_store(url: str) -> Store:
+    return Store(url.replace("postgresql://", "postgresql+psycopg://"))
+
+
+def test_an_operation_waits_for_its_store_and_tells_so(
+    postgresql: PostgreSQL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EPIC_HOME", str(tmp_path))
+    monkeypatch.setattr(operations, "PATIENCE_PAUSE_SECONDS", 0.1)
+    store = with_store(postgresql.new_database())
+    told: list[Step] = []
+
+    def listen(step: Step) -> None:
+        told.append(step)
+        if step.node == "store":
+            postgresql.start()
+
+    with begin(store, listener=listen) as running:
+        running.listener(Step("Create nodes", "worker-1", "created"))
+        postgresql.stop()
+        running.settle(lambda transaction: transaction.apply_tenant(document()))
+        running.listener(Step("Wait until ready"))
+        postgresql.stop()
+    assert last(store).state == "done"
+    waits = [step for step in told if step.node == "store"]
+    assert len(waits) == 2
+    assert all("waiting: The store at" in step.message for step in waits)
+    with store.read() as transaction:
+        assert [item.name for item in transaction.tenants()] == ["work"]
+        phases = [event["phase"] for event in transaction.events(last(store).id)]
+    assert phases == ["Create nodes", "Record the result", "Wait until ready"]
+
+
+def test_work_that_could_not_be_recorded_is_told_as_done(
+    postgresql: PostgreSQL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EPIC_HOME", str(tmp_path))
+    monkeypatch.setattr(operations, "PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr(operations, "PATIENCE_PAUSE_SECONDS", 0.1)
+    store = with_store(postgresql.new_database())
+    try:
+        with pytest.raises(StoreUnavailable) as refused, begin(store):
+            postgresql.stop()
+    finally:
+        postgresql.start()
+    assert "The expand is done, but could not be recorded. The store at" in refused.value.message
+    assert "same command again" in (refused.value.hint or "")
+    assert last(store).state == "running"
+
+
+@pytest.mark.parametrize("problem", [KeyboardInterrupt(), StoreUnavailable("away")])
+def test_who_leaves_does_not_wait_for_the_store(
+    problem: BaseException,
+    postgresql: PostgreSQL,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("EPIC_HOME", str(tmp_path))
+    monkeypatch.setattr(operations, "PATIENCE_PAUSE_SECONDS", 0.1)
+    store = with_store(postgresql.new_database())
+
+    def leave() -> None:
+        with begin(store):
+            postgresql.stop()
+            raise problem
+
+    begun = time.monotonic()
+    try:
+        with pytest.raises(type(problem)):
+            leave()
+    finally:
+        postgresql.start()
+    assert time.monotonic() - begun < operations.PATIENCE_SECONDS / 10
+
+
+def test_a_heartbeat_that_looks_stopped_is_looked_at_twice(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After an outage of the store nobody's heartbeat is fresh, not even that of the living."""
+    monkeypatch.setattr(operations, "HEARTBEAT_SECONDS", 0.2)
+    put(store, heartbeat_at=time.time() - operations.STALE_SECONDS - 1)
+
+    def beat() -> None:
+        time.sleep(0.2)
+        with store.transaction() as transaction:
+            transaction.set_operation("old", heartbeat_at=time.time())
+
+    living = threading.Thread(target=beat)
+    living.start()
+    with pytest.raises(ClusterBusy, match="bob runs launch"), begin(store):
+        pass
+    living.join()
+    with store.transaction() as transaction:
+        transaction.set_operation("old", heartbeat_at=0.0)
+    with begin(store):
+        pass

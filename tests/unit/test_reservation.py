@@ -119,3 +119,13 @@ def test_the_newest_leave_first(indexes) -> None:
     nodes.append(Node("lab", "work", "master", 99, "local", {}))
     leaving = newest_first(nodes, "worker")
     assert [item.index for item in leaving] == sorted(indexes, reverse=True)
+
+
+def test_a_quota_that_was_lowered_stops_growth_and_starts_but_no_mending() -> None:
+    cluster = record(spec(1), "master-1", "worker-1")
+    below = tenant({"nodes": 1})
+    assert new_nodes(cluster, [cluster], below, HOSTS, mending=True) == ()
+    with pytest.raises(QuotaExceeded, match="nodes: 2 of 1"):
+        new_nodes(cluster, [cluster], below, HOSTS)
+    with pytest.raises(QuotaExceeded, match="nodes: 3 of 1"):
+        new_nodes(replace(cluster, spec=spec(2)), [cluster], below, HOSTS, mending=True)

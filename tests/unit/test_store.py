@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import sqlite3
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from life_samples import document, node, record, spec, tenant
-from sqlalchemy import create_engine, inspect
+from servers import PostgreSQL
+from sqlalchemy import create_engine, inspect, text
 
-from epic_runner.errors import EpicError, InputError, NotFound
-from epic_runner.store import Store, TenantRecord, database, schema
+from epic_runner.errors import EpicError, InputError, NotFound, StoreUnavailable
+from epic_runner.store import OperationRecord, Store, TenantRecord, database, schema
 from epic_runner.store.store import Transaction
 
 MIGRATIONS = Path(schema.__file__).parent / "migrations" / "versions"
@@ -21,9 +25,20 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "store.db"
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{path}"
+    return with_driver(request.getfixturevalue("postgresql").new_database())
+
+
+def with_driver(url: str) -> str:
+    return url.replace("postgresql://", "postgresql+psycopg://")
+
+
 @pytest.fixture
-def store(path: Path):
-    made = Store(f"sqlite:///{path}")
+def store(url: str):
+    made = Store(url)
     yield made
     made.close()
 
@@ -34,9 +49,14 @@ def test_the_head_is_the_newest_migration() -> None:
 
 
 @pytest.mark.usefixtures("store")
-def test_migrations_make_the_tables_that_the_program_uses(path: Path) -> None:
-    fresh = create_engine("sqlite://")
-    migrated = create_engine(f"sqlite:///{path}")
+def test_migrations_make_the_tables_that_the_program_uses(
+    url: str, request: pytest.FixtureRequest
+) -> None:
+    server = url.startswith("postgresql")
+    fresh = create_engine(
+        with_driver(request.getfixturevalue("postgresql").new_database()) if server else "sqlite://"
+    )
+    migrated = create_engine(url)
     with fresh.connect() as wanted, migrated.connect() as have:
         schema.metadata.create_all(wanted)
 
@@ -136,13 +156,13 @@ def test_what_fails_within_a_transaction_leaves_no_trace(store: Store) -> None:
 
 
 def test_a_locked_store_is_told_after_a_while(
-    store: Store, path: Path, monkeypatch: pytest.MonkeyPatch
+    store: Store, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(database, "LOCK_SECONDS", 0.05)
-    second = Store(f"sqlite:///{path}")
+    monkeypatch.setattr(database, "LOCK_SECONDS", 1)
+    second = Store(url)
     with (
         store.transaction(),
-        pytest.raises(EpicError, match="locked") as refused,
+        pytest.raises(StoreUnavailable, match=r"locked|lock timeout") as refused,
         second.transaction(),
     ):
         pass
@@ -151,12 +171,13 @@ def test_a_locked_store_is_told_after_a_while(
 
 
 @pytest.mark.usefixtures("store")
-def test_a_store_of_a_newer_version_is_refused(path: Path) -> None:
-    with sqlite3.connect(path) as raw:
-        raw.execute("UPDATE alembic_version SET version_num = '9999'")
-    raw.close()
+def test_a_store_of_a_newer_version_is_refused(url: str) -> None:
+    raw = create_engine(url)
+    with raw.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    raw.dispose()
     with pytest.raises(EpicError, match="9999") as refused:
-        Store(f"sqlite:///{path}")
+        Store(url)
     assert "newer epic-run" in (refused.value.hint or "")
 
 
@@ -167,10 +188,143 @@ def test_a_damaged_store_is_told(path: Path, content: bytes) -> None:
         Store(f"sqlite:///{path}")
 
 
-def test_passwords_of_the_database_are_not_told() -> None:
-    with pytest.raises(EpicError) as refused:
+def test_a_store_that_cannot_be_made_is_named() -> None:
+    with pytest.raises(StoreUnavailable) as refused:
         Store("sqlite:////nowhere/at/all/store.db")
     assert "/nowhere/at/all/store.db" in refused.value.message
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql+psycopg://epic:hush@127.0.0.1:1/epic",
+        "postgresql+psycopg://epic@127.0.0.1:1/epic?password=hush&sslpassword=hush",
+    ],
+)
+def test_passwords_of_the_database_are_not_told(url: str) -> None:
+    with pytest.raises(StoreUnavailable, match=r"127\.0\.0\.1") as refused:
+        Store(url)
+    assert "hush" not in refused.value.message + (refused.value.hint or "")
+    assert "refused" in refused.value.message
+
+
+def test_a_wrong_password_is_told_without_it(postgresql: PostgreSQL) -> None:
+    url = with_driver(postgresql.url().replace(postgresql.password, "hush"))
+    with pytest.raises(StoreUnavailable, match="authentication failed") as refused:
+        Store(url)
+    assert "hush" not in refused.value.message
+    assert "lets this user in" in (refused.value.hint or "")
+
+
+@pytest.mark.parametrize("url", ["nonsense", "postgresql://h:nonsense/d", "mysql://h/d"])
+def test_what_is_no_url_of_a_store_is_bad_input(url: str) -> None:
+    with pytest.raises(InputError, match="not the URL"):
+        Store(url)
+
+
+def test_a_server_without_its_driver_says_how_to_get_it() -> None:
+    with pytest.raises(InputError, match="asyncpg") as refused:
+        Store("postgresql+asyncpg://epic@127.0.0.1/epic")
+    assert "epic-runner[postgresql]" in (refused.value.hint or "")
+
+
+def test_both_ways_to_write_a_server_mean_the_driver_that_is_installed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for written in ("postgresql://ada@db/epic", "postgres://ada@db/epic"):
+        monkeypatch.setenv("EPIC_DATABASE_URL", written)
+        assert database.database_url() == "postgresql+psycopg://ada@db/epic"
+
+
+def test_a_reader_sees_one_state(store: Store) -> None:
+    with store.transaction() as transaction:
+        transaction.apply_tenant(document())
+    with store.read() as reader:
+        assert len(reader.tenants()) == 1
+        with store.transaction() as transaction:
+            transaction.apply_tenant(document(name="away"))
+        assert len(reader.tenants()) == 1
+    with store.read() as reader:
+        assert len(reader.tenants()) == 2
+
+
+def test_what_plays_say_is_kept_as_far_as_it_fits(store: Store) -> None:
+    with store.transaction() as transaction:
+        transaction.add_operation(OperationRecord("one", "work", "lab", "launch"))
+        transaction.add_event("one", "P" * 100, "n" * 100, "a\0b" * 1000)
+        transaction.set_operation("one", phase="P" * 100, error="no\0thing", ended_at=1.0)
+    with store.read() as transaction:
+        [event] = transaction.events("one")
+        [operation] = transaction.operations()
+    assert event["message"] == "ab" * 1000
+    assert (event["phase"], operation.phase, operation.error) == ("P" * 64, "P" * 64, "nothing")
+
+
+def test_writers_exclude_one_another(store: Store, url: str) -> None:
+    """Eight at once, each of which reads, waits and writes what it read and one more."""
+
+    def add(_: int) -> None:
+        own = Store(url)
+        with own.transaction() as transaction:
+            count = len(transaction.clusters())
+            time.sleep(0.02)
+            transaction.add_cluster(spec(name=f"c{count}"), "ada", ())
+        own.close()
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(add, range(8)))
+    with store.read() as transaction:
+        assert {cluster.name for cluster in transaction.clusters()} == {f"c{n}" for n in range(8)}
+
+
+def test_a_server_whose_connections_are_all_taken_is_asked_again() -> None:
+    import psycopg
+
+    server = PostgreSQL(connections=5)
+    try:
+        store = Store(with_driver(server.url()))
+        held = [psycopg.connect(server.url()) for _ in range(5)]
+        threading.Timer(0.6, held[0].close).start()
+        with store.transaction() as transaction:
+            assert transaction.tenants() == []
+        for connection in held:
+            connection.close()
+    finally:
+        server.close()
+
+
+def test_a_server_that_comes_back_is_used_again(store_of: Store, postgresql: PostgreSQL) -> None:
+    postgresql.stop()
+    try:
+        with pytest.raises(StoreUnavailable, match="refused"), store_of.read():
+            pass
+    finally:
+        postgresql.start()
+    with store_of.transaction() as transaction:
+        transaction.apply_tenant(document())
+
+
+def test_a_transaction_that_a_dying_server_cuts_off_leaves_no_trace(
+    store_of: Store, postgresql: PostgreSQL
+) -> None:
+    def write_twice() -> None:
+        with store_of.transaction() as transaction:
+            transaction.apply_tenant(document())
+            postgresql.stop(signal.SIGKILL)
+            postgresql.start()
+            transaction.apply_tenant(document(name="away"))
+
+    with pytest.raises(StoreUnavailable):
+        write_twice()
+    with store_of.read() as transaction:
+        assert transaction.tenants() == []
+
+
+@pytest.fixture
+def store_of(postgresql: PostgreSQL):
+    made = Store(with_driver(postgresql.new_database()))
+    yield made
+    made.close()
 
 
 def test_the_default_user_is_the_first_administrator() -> None:
