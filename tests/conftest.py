@@ -1,11 +1,16 @@
-"""Servers for all tests that ask for them; they run as long as a process of tests."""
+"""What all tests share: servers that run as long as a process of tests, and no deadlines."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 from servers import OpenBao, PostgreSQL
+
+# How long an example takes tells of the machine's other work, not of the code.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session")

@@ -647,7 +647,7 @@ def nearly_documents(draw: st.DrawFn) -> Any:
 
 
 @given(nearly_documents() | json_values)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_no_document_raises_anything_but_its_mistakes(
     catalog: Catalog, tmp_path_factory: pytest.TempPathFactory, data: Any
 ) -> None:
