@@ -51,14 +51,22 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     ) -> dict[str, Any]:
         """Check the arguments, run the module's source on the host, return its result."""
         super().run(tmp, task_vars)
+        return self.call(self.checked(task_vars), task_vars)
+
+    def checked(self, task_vars: dict[str, Any] | None) -> dict[str, Any]:
+        """Return the task's arguments, once they are known to be what the module takes."""
         path = module_loader.find_plugin(self._task.action)
         _, params = self.validate_argument_spec(_loaded(path, self._task.action).ARGUMENT_SPEC)
         if "socket" in params and "socket" not in self._task.args:
             params["socket"] = (task_vars or {}).get("epic_docker_socket", params["socket"])
+        return dict(params)
+
+    def call(self, params: dict[str, Any], task_vars: dict[str, Any] | None) -> dict[str, Any]:
+        """Run the module's source on the host and return its result."""
         job = {
             "boot": LOADER,
             "utility": _source(module_utils_loader.find_plugin(UTILITY)),
-            "module": _source(path),
+            "module": _source(module_loader.find_plugin(self._task.action)),
             "params": _with_sources(params),
             "check": self._task.check_mode,
         }

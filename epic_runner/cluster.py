@@ -150,6 +150,7 @@ class Node:
         index: Its number in the node role, from 1; never used again while the cluster lives.
         host: The Docker host it was placed on.
         ports: The host's loopback port of each endpoint, by the endpoint's name.
+        address: Its address in the tenant's network; empty where the engine chooses one.
     """
 
     cluster: str
@@ -158,6 +159,7 @@ class Node:
     index: int
     host: str
     ports: Mapping[str, int]
+    address: str = ""
 
     @property
     def short_name(self) -> str:

@@ -13,12 +13,14 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import shlex
 import socket
 import subprocess
 from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import quote, urlencode
 
+from epic_runner import ssh
 from epic_runner.errors import DockerUnavailable, EpicError, NotFound
 from epic_runner.hosts import Host
 
@@ -46,12 +48,15 @@ class Connection(http.client.HTTPConnection):
             self.stream.settimeout(TIMEOUT_SECONDS)
             self.stream.connect(self._of.socket)
         else:
-            command = ["ssh", "-o", "BatchMode=yes", self._of.name, "docker system dial-stdio"]
+            docker = f"docker -H unix://{shlex.quote(self._of.socket)}"
+            command = ssh.command(self._of, f"{docker} system dial-stdio")
             self.stream, theirs = socket.socketpair()
             self.stream.settimeout(TIMEOUT_SECONDS)
             with theirs:
                 end = theirs.fileno()
-                self._helper = subprocess.Popen(command, stdin=end, stdout=end)
+                self._helper = subprocess.Popen(
+                    command, stdin=end, stdout=end, stderr=subprocess.PIPE
+                )
         # http.client forgets `sock` when a response is to be read to its end; it stays open, and
         # ours to write to, as long as the response does.
         self.sock = self.stream
@@ -67,8 +72,22 @@ class Connection(http.client.HTTPConnection):
         data = None if body is None else json.dumps(body).encode()
         headers = {"Content-Type": "application/json"} if data else {}
         target = quote(path, safe="/?&=") + (f"?{urlencode(query)}" if query else "")
-        self.request(method, target, body=data, headers=headers)
-        return self.getresponse()
+        try:
+            self.request(method, target, body=data, headers=headers)
+            return self.getresponse()
+        except (OSError, http.client.HTTPException) as problem:
+            raise ConnectionError(self._complaint() or str(problem)) from problem
+
+    def _complaint(self) -> str:
+        """Return what ssh said when it failed; nothing if it did not."""
+        if self._helper is None or self._helper.stderr is None:
+            return ""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._helper.wait(1)
+        if self._helper.returncode in (None, 0):
+            return ""
+        lines = self._helper.stderr.read().decode("utf-8", "replace").split("\n")
+        return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
     def end(self) -> None:
         """Close the connection and what carried it; also one that was never made."""
@@ -78,6 +97,8 @@ class Connection(http.client.HTTPConnection):
         if self._helper is not None:
             self._helper.terminate()
             self._helper.wait()
+            if self._helper.stderr is not None:
+                self._helper.stderr.close()
 
 
 def fetch(host: Host, path: str, query: Mapping[str, Any] | None = None) -> bytes:

@@ -3,7 +3,8 @@
 ```
 EpicError              exit 1: the run failed
 ├── OperationFailed    a playbook, a node or a service did not reach its state
-│   └── PortsTaken     other programs have ports that were chosen for nodes
+│   ├── PortsTaken     other programs have ports that were chosen for nodes
+│   └── HostsSilent    hosts could not be reached
 ├── ClusterBusy        another operation holds the cluster
 ├── DockerUnavailable  the Docker engine of a host does not answer
 └── InputError         exit 2: what was asked cannot be done as asked
@@ -48,6 +49,19 @@ class PortsTaken(OperationFailed):
     def __init__(self, message: str, nodes: Iterable[str]) -> None:
         super().__init__(message, "Free them, or run the same command again for other ports.")
         self.nodes = frozenset(nodes)
+
+
+class HostsSilent(OperationFailed):
+    """`hosts` (names) could not be reached."""
+
+    def __init__(self, message: str, hosts: Iterable[str]) -> None:
+        self.hosts = frozenset(hosts)
+        name = min(self.hosts)
+        super().__init__(
+            message,
+            f"epic-run host check {name} looks at it; if it is gone for good, epic-run host drain "
+            f"{name} --lost makes its nodes anew elsewhere.",
+        )
 
 
 class ClusterBusy(EpicError):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from epic_runner.errors import OperationFailed, PortsTaken
+from epic_runner.errors import HostsSilent, OperationFailed, PortsTaken
+from epic_runner.output import bytes_text
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Step:
         failed: Whether it went wrong.
         tenant: The tenant of the cluster at work.
         cluster: The cluster at work.
+        result: What a host's work came to, for programs; empty while it goes on.
     """
 
     phase: str
@@ -29,21 +31,37 @@ class Step:
     failed: bool = False
     tenant: str = ""
     cluster: str = ""
+    result: Mapping[str, Any] = field(default_factory=dict)
+
+
+# What the action plugin epic_images prints while it is at work: the host, and what goes on there.
+_TOLD = re.compile(r"images: (\S+): (.+)")
 
 
 Listener = Callable[[Step], None]
 
 
 class Translator:
-    """Turns ansible-runner's events into steps, and remembers what failed."""
+    """Turns ansible-runner's events into steps, and remembers what failed.
+
+    Attributes:
+        facts: What hosts said of themselves, by host (the module epic_host_facts).
+        silent: The hosts that could not be reached, and why.
+        saw_events: Whether anything came of any task.
+    """
 
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
         self._phase = ""
+        self._failed_in = ""
         self._failures: list[tuple[str, str, str]] = []
         self._item = ""
         self._missing_images: set[str] = set()
         self._port_clashes: set[str] = set()
+        self._told = False
+        self.facts: dict[str, dict[str, Any]] = {}
+        self.silent: dict[str, str] = {}
+        self._hint: str | None = None
         self.saw_events = False
 
     def handle(self, event: Mapping[str, Any]) -> bool:
@@ -51,19 +69,40 @@ class Translator:
         kind = event.get("event", "")
         data = event.get("event_data", {})
         if kind == "playbook_on_play_start":
-            self._phase = str(data.get("name", ""))
+            self._phase, self._told = str(data.get("name", "")), False
+        elif kind == "playbook_on_task_start" and not self._told:
+            # Not with the play: one that has no hosts here is none of people's business.
+            self._told = True
             self._listener(Step(self._phase))
+        elif kind == "verbose":
+            told = _TOLD.fullmatch(str(event.get("stdout", "")).strip())
+            if told:
+                self._listener(Step(self._phase, told[1], told[2]))
         elif kind == "runner_on_ok":
             self.saw_events = True
-            self._nodes(data.get("res", {}))
-            self._overlooked(data.get("res", {}))
+            self._went_well(str(data.get("host", "")), data.get("res", {}))
         elif kind == "runner_item_on_failed":
             self._item = str(data.get("res", {}).get("msg", ""))
         elif kind in ("runner_on_failed", "runner_on_unreachable"):
             self.saw_events = True
+            host, result = str(data.get("host", "")), data.get("res", {})
+            if kind == "runner_on_unreachable":
+                self.silent[host] = _plain(result, "")
             if not data.get("ignore_errors"):
-                self._failed(str(data.get("host", "")), data.get("res", {}))
+                self._failed(host, result)
         return True
+
+    def _went_well(self, host: str, result: Mapping[str, Any]) -> None:
+        if "epic_facts" in result:
+            self.facts[host] = result["epic_facts"]
+        self._nodes(result)
+        self._images(host, result)
+        self._overlooked(result)
+
+    @property
+    def only_silent(self) -> bool:
+        """Whether nothing went wrong but that hosts could not be reached."""
+        return {name for name, _, _ in self._failures} == {f"host {name}" for name in self.silent}
 
     def failure(self) -> OperationFailed | None:
         """Return the error for people, None when no task failed."""
@@ -71,15 +110,18 @@ class Translator:
             return None
         node, message, logs = self._failures[0]
         more = f" ({len(self._failures) - 1} more failed)" if len(self._failures) > 1 else ""
-        text = f"{self._phase}: {node}: {message}{more}"
+        text = f"{self._failed_in}: {node}: {message}{more}"
         if logs:
             text += f"\nIts last log lines:\n{logs}"
         if self._port_clashes and self._port_clashes == {name for name, _, _ in self._failures}:
             return PortsTaken(text, self._port_clashes)
-        return OperationFailed(text, image_hint(self._missing_images))
+        if self.silent:
+            return HostsSilent(text, self.silent)
+        return OperationFailed(text, image_hint(self._missing_images) or self._hint)
 
     def _nodes(self, result: Mapping[str, Any]) -> None:
-        for node, outcome in result.get("nodes", {}).items() if "nodes" in result else ():
+        nodes = result.get("nodes")
+        for node, outcome in nodes.items() if isinstance(nodes, dict) else ():
             if isinstance(outcome, str):
                 self._listener(Step(self._phase, node, outcome))
         for node, outcome in result.get("outcomes", {}).items() if _is_exec(result) else ():
@@ -89,6 +131,18 @@ class Translator:
                     self._listener(
                         Step(self._phase, name, state) if state else Step(self._phase, node, line)
                     )
+
+    def _images(self, host: str, result: Mapping[str, Any]) -> None:
+        """Tell what came of a host's images, if it is another machine than the controller."""
+        outcomes = result.get("images")
+        if not isinstance(outcomes, dict) or not outcomes:
+            return
+        pulled = [image for image, outcome in outcomes.items() if outcome == "pulled"]
+        message = f"has {', '.join(pulled)} now" if pulled else "unchanged"
+        if pulled and result.get("moved_bytes"):
+            message += f", {bytes_text(result['moved_bytes'])} moved"
+        came = {key: result[key] for key in ("images", "moved_bytes") if key in result}
+        self._listener(Step(self._phase, host, message, result=came))
 
     def _overlooked(self, result: Mapping[str, Any]) -> None:
         """Tell of commands that failed in a task that goes on all the same."""
@@ -100,6 +154,7 @@ class Translator:
         self._nodes(result)
         self._missing_images.update(result.get("missing_images") or ())
         self._port_clashes.update(result.get("port_clashes") or ())
+        self._hint = self._hint or result.get("hint")
         failures = [(node, why, "") for node, why in dict(result.get("failed_nodes") or {}).items()]
         if _is_exec(result):
             failures += [
@@ -107,6 +162,7 @@ class Translator:
                 for node, outcome in result["outcomes"].items()
                 if outcome.get("rc")
             ]
+        self._failed_in = self._failed_in or self._phase
         failures = failures or [(f"host {host}", _plain(result, self._item), "")]
         for node, why, logs in failures:
             self._failures.append((node, why, logs))
@@ -147,5 +203,7 @@ def _plain(result: Mapping[str, Any], item: str) -> str:
     message = str(result.get("msg") or result.get("stderr") or result)
     if message == "One or more items failed":
         message = item
+    # Of a host that is away, ssh's own words say it all.
+    message = message.rpartition("Make sure this host can be reached over ssh: ")[2]
     # Ansible repeats where in its own files a task failed; that is of use to its authors only.
     return re.sub(r"\s+", " ", message.split("Origin: ")[0]).strip()

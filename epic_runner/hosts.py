@@ -1,4 +1,4 @@
-"""The Docker hosts that clusters run on. Without an inventory there is one: this machine."""
+"""A Docker host as a value, and this machine as one; `site` knows which hosts there are."""
 
 from __future__ import annotations
 
@@ -31,7 +31,10 @@ class Host:
         disk_overcommit: Likewise its disk.
         rack: What it shares with others and may lose with them, such as power or a switch.
         draining: Whether it takes no new nodes.
-        variables: Ansible's connection variables.
+        checked: Whether its capacity is known; without, it takes no nodes either.
+        manager: Whether it may make networks that span hosts.
+        mtu: The largest packet between it and the others, in bytes; 0 where it is not known.
+        variables: Its own and Ansible's variables, from the inventory.
     """
 
     name: str
@@ -43,6 +46,9 @@ class Host:
     disk_overcommit: float = 1.0
     rack: str = ""
     draining: bool = False
+    checked: bool = True
+    manager: bool = False
+    mtu: int = 0
     variables: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -81,12 +87,6 @@ def _socket(address: str) -> dict[str, str]:
             "Unset it, or name a socket of this machine: DOCKER_HOST=unix:///var/run/docker.sock",
         )
     return {"epic_docker_socket": path}
-
-
-def all_hosts() -> dict[str, Host]:
-    """Return the hosts by name."""
-    host = local_host()
-    return {host.name: host}
 
 
 def _memory_bytes() -> int:

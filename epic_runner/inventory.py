@@ -12,7 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from epic_runner.addresses import of_engine
 from epic_runner.cluster import Node, RoleSpec
+from epic_runner.errors import InputError
 from epic_runner.hosts import SOCKET, Host
 from epic_runner.store.records import ClusterRecord, TenantRecord
 
@@ -20,6 +22,9 @@ from epic_runner.store.records import ClusterRecord, TenantRecord
 # core, and a notebook's libraries one pool per core each.
 PIDS_BASE = 1024
 PIDS_PER_CORE = 512
+
+# What VXLAN adds to a packet: outer Ethernet, IPv4, UDP and VXLAN headers (RFC 7348).
+VXLAN_BYTES = 50
 
 
 def cluster_inventory(
@@ -39,7 +44,7 @@ def cluster_inventory(
     """
     leaving = [node for node in cluster.nodes if node.short_name in cluster.leaving]
     # A cluster without a single node may still have volumes somewhere.
-    used_hosts = sorted({node.host for node in cluster.nodes} or hosts)
+    used_hosts = sorted({node.host for node in (*cluster.nodes, *cluster.strays)} or hosts)
     group = group_name(cluster.name)
     roles = {role.name: role for role in cluster.spec.roles}
     return {
@@ -48,6 +53,7 @@ def cluster_inventory(
                 "docker_hosts": {
                     "hosts": {name: dict(hosts[name].variables) for name in used_hosts}
                 },
+                "network_managers": {"hosts": managers(hosts) if tenant.subnet else {}},
                 group: {
                     "children": {
                         f"{group}_{group_name(role.name)}": {
@@ -67,11 +73,15 @@ def cluster_inventory(
                     "tenant": cluster.tenant,
                     "owner": cluster.owner,
                     "wanted": cluster.wanted,
-                    "network": network_name(cluster.tenant),
+                    "network": network(tenant, hosts),
                     "storage": storage_name(cluster.tenant),
                     "node_roles": {role.name: _role(role) for role in cluster.spec.roles},
                     "nodes": [_node(node, roles.get(node.role)) for node in cluster.staying()],
-                    "leaving": [_node(node, roles.get(node.role)) for node in leaving],
+                    "leaving": [
+                        *(_node(node, roles.get(node.role)) for node in leaving),
+                        # What was in a stray's home may be all that is left of it.
+                        *({**_node(node, None), "keep_volume": True} for node in cluster.strays),
+                    ],
                     "users": [
                         {
                             "name": member["user"],
@@ -88,6 +98,35 @@ def cluster_inventory(
     }
 
 
+def network(tenant: TenantRecord, hosts: Mapping[str, Host]) -> dict[str, Any]:
+    """Return the tenant's network: a bridge of the host, or one that spans hosts."""
+    if tenant.subnet is None:
+        return {"name": network_name(tenant.name), "spans": False}
+    known = [host.mtu for host in hosts.values() if host.mtu]
+    return {
+        "name": spanning_name(tenant.name),
+        "spans": True,
+        "subnet": tenant.subnet,
+        "ip_range": str(of_engine(tenant.subnet)),
+        "mtu": min(known) - VXLAN_BYTES if known else 0,
+    }
+
+
+def managers(hosts: Mapping[str, Host]) -> dict[str, dict[str, Any]]:
+    """Return the hosts that may make networks which span hosts, with their variables.
+
+    Raises:
+        InputError: There is none.
+    """
+    found = {name: dict(host.variables) for name, host in hosts.items() if host.manager}
+    if not found:
+        raise InputError(
+            "No host is known to manage the hosts' networks.",
+            "epic-run host prepare makes the hosts ready, epic-run host check looks again.",
+        )
+    return found
+
+
 def hosts_inventory(hosts: Mapping[str, Host], variables: Mapping[str, Any]) -> dict[str, Any]:
     """Return an inventory of the Docker hosts alone, for plays that concern no cluster."""
     return {
@@ -95,7 +134,12 @@ def hosts_inventory(hosts: Mapping[str, Host], variables: Mapping[str, Any]) -> 
             "children": {
                 "docker_hosts": {
                     "hosts": {name: dict(host.variables) for name, host in hosts.items()}
-                }
+                },
+                "network_managers": {
+                    "hosts": {
+                        name: dict(host.variables) for name, host in hosts.items() if host.manager
+                    }
+                },
             },
             "vars": dict(variables),
         }
@@ -113,8 +157,11 @@ def labels(cluster: ClusterRecord, tenant: TenantRecord) -> dict[str, str]:
     }
 
 
-def node_variables(node: Node, host: Host) -> dict[str, Any]:
-    """Return the variables that let ad-hoc plays work inside a node."""
+def node_variables(node: Node, host: Host, socket: str = "") -> dict[str, Any]:
+    """Return the variables that let ad-hoc plays work inside a node.
+
+    `socket` is one of this machine that leads to the host's engine, if there is one.
+    """
     variables: dict[str, Any] = {
         "ansible_connection": "community.docker.docker",
         "ansible_host": node.container,
@@ -122,7 +169,9 @@ def node_variables(node: Node, host: Host) -> dict[str, Any]:
         "epic_role": node.role,
         "epic_index": node.index,
     }
-    if not host.is_local:
+    if socket:
+        variables["ansible_docker_extra_args"] = f"-H unix://{socket}"
+    elif not host.is_local:
         variables["ansible_docker_extra_args"] = f"-H ssh://{host.name}"
     elif host.socket != SOCKET:
         variables["ansible_docker_extra_args"] = f"-H unix://{host.socket}"
@@ -137,6 +186,11 @@ def group_name(name: str) -> str:
 def network_name(tenant: str) -> str:
     """Return the name of a tenant's network."""
     return f"epic.{tenant}"
+
+
+def spanning_name(tenant: str) -> str:
+    """Return the name of a tenant's network that spans hosts; a swarm allows no dot in it."""
+    return f"epic-{tenant}"
 
 
 def storage_name(tenant: str) -> str:
@@ -163,6 +217,7 @@ def _node(node: Node, role: RoleSpec | None) -> dict[str, Any]:
         "role": node.role,
         "index": node.index,
         "host": node.host,
+        "address": node.address,
         "ports": [
             {"container_port": endpoint.port, "host_port": node.ports[endpoint.name]}
             for endpoint in (role.endpoints if role else ())

@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from epic_runner import recovery
+from epic_runner.addresses import next_subnet, pool
 from epic_runner.cluster import ClusterSpec, Node, newest_first
-from epic_runner.errors import InputError, NotFound, PortsTaken
+from epic_runner.errors import HostsSilent, InputError, NotFound, PortsTaken
 from epic_runner.events import Listener, Step
 from epic_runner.hosts import Host
 from epic_runner.inventory import cluster_inventory, hosts_inventory
@@ -21,6 +22,7 @@ from epic_runner.operations import Running, operate
 from epic_runner.reservation import new_nodes, other_ports
 from epic_runner.runner import run_playbook
 from epic_runner.secrets import cluster_token, forget_secrets, secrets_file
+from epic_runner.site import is_spread
 from epic_runner.store import ClusterRecord, Store, TenantRecord
 from epic_runner.store.store import Transaction
 
@@ -39,8 +41,11 @@ class Context:
 
 @dataclass(frozen=True)
 class _Prepared:
+    """What an operation works on; `new` are the short names of nodes that it has reserved."""
+
     cluster: ClusterRecord
     tenant: TenantRecord
+    new: frozenset[str] = frozenset()
 
 
 def launch(
@@ -80,8 +85,8 @@ def launch(
             cluster = ClusterRecord(key, spec, owner, "running", ())
         wanted = grown(cluster, spec)
         transaction.set_cluster(cluster.id, wanted="running", spec=wanted)
-        _reserve(context, transaction, replace(cluster, spec=wanted))
-        return _prepared(transaction, spec.tenant, spec.name)
+        new = _reserve(context, transaction, replace(cluster, spec=wanted))
+        return _prepared(transaction, spec.tenant, spec.name, new)
 
     arguments = {role.name: role.count for role in spec.roles}
     with operate(
@@ -117,11 +122,11 @@ def repair(context: Context, name: str, tenant: str | None = None) -> ClusterRec
     def prepare(transaction: Transaction) -> _Prepared:
         cluster = transaction.find_cluster(found.name, found.tenant)
         _refuse_half_destroyed(cluster)
-        _reserve(context, transaction, cluster)
+        new = _reserve(context, transaction, cluster)
         # Those that an operation has made since the look at Docker are none.
-        known = {node.container for node in cluster.nodes}
-        alien = [node for node in strays if node.container not in known]
-        return _prepared(transaction, found.tenant, found.name, alien)
+        known = {(node.host, node.container) for node in cluster.nodes}
+        alien = [node for node in strays if (node.host, node.container) not in known]
+        return _prepared(transaction, found.tenant, found.name, new, alien)
 
     strays = recovery.strays(context.hosts, found)
     with operate(
@@ -130,7 +135,7 @@ def repair(context: Context, name: str, tenant: str | None = None) -> ClusterRec
     ) as running:  # fmt: skip
         cluster = running.prepared.cluster
         verbs = ["repair" if cluster.wanted == "running" else "stop"]
-        if cluster.leaving:
+        if cluster.leaving or cluster.strays:
             verbs.insert(0, "shrink")
         cluster = _play(context, running, *verbs)
         _forget_left(context, running)
@@ -151,10 +156,11 @@ def _converge(
         cluster = transaction.find_cluster(found.name, found.tenant)
         _refuse_half_destroyed(cluster)
         transaction.set_cluster(cluster.id, wanted=wanted)
+        new: tuple[Node, ...] = ()
         if wanted == "running":
             # A launch or expand that was refused half-way may lack nodes in the store, too.
-            _reserve(context, transaction, cluster)
-        return _prepared(transaction, found.tenant, found.name)
+            new = _reserve(context, transaction, cluster)
+        return _prepared(transaction, found.tenant, found.name, new)
 
     with operate(
         context.store, tenant=found.tenant, cluster=found.name, verb=verb, arguments={},
@@ -191,9 +197,8 @@ def resize(
             if by < 0:
                 transaction.set_leaving(cluster.id, newest_first(cluster.staying(), role)[:-by])
             cluster = replace(cluster, spec=spec)
-        if by > 0:
-            _reserve(context, transaction, cluster)
-        return _prepared(transaction, found.tenant, found.name)
+        new = _reserve(context, transaction, cluster) if by > 0 else ()
+        return _prepared(transaction, found.tenant, found.name, new)
 
     with operate(
         context.store, tenant=found.tenant, cluster=found.name, verb=verb,
@@ -203,6 +208,45 @@ def resize(
         if by < 0:
             _forget_left(context, running)
             return running.prepared.cluster
+        return record
+
+
+def move(
+    context: Context, cluster: ClusterRecord, nodes: Iterable[Node], *, lost: bool
+) -> ClusterRecord:
+    """Replace nodes of a cluster by new ones on other hosts.
+
+    The new ones are made first; then the old ones hand over their work and leave. Nodes that are
+    `lost` with their host are only forgotten.
+
+    Raises:
+        QuotaExceeded: The other hosts have no room; nothing was changed.
+    """
+    names = {node.short_name for node in nodes}
+
+    def prepare(transaction: Transaction) -> _Prepared:
+        now = transaction.find_cluster(cluster.name, cluster.tenant)
+        going = [node for node in now.nodes if node.short_name in names]
+        if lost:
+            transaction.remove_nodes(now.id, going)
+        else:
+            transaction.set_leaving(now.id, going)
+        # Numbers are never given twice, so the new nodes are others, whatever of the old is left.
+        numbered = replace(now, leaving=now.leaving | names)
+        new = _reserve(context, transaction, numbered)
+        return _prepared(transaction, now.tenant, now.name, new)
+
+    with operate(
+        context.store, tenant=cluster.tenant, cluster=cluster.name, verb="move",
+        arguments={"nodes": sorted(names)}, user="", prepare=prepare, listener=context.listener,
+    ) as running:  # fmt: skip
+        if cluster.wanted == "stopped":
+            record = running.prepared.cluster
+        else:
+            record = _play(context, running, "repair" if lost else "expand")
+        if not lost:
+            _play(context, running, "shrink")
+            _forget_left(context, running)
         return record
 
 
@@ -369,17 +413,24 @@ def resized(spec: ClusterSpec, role: str, by: int) -> ClusterSpec:
     )
 
 
-def _reserve(context: Context, transaction: Transaction, cluster: ClusterRecord) -> None:
+def _reserve(
+    context: Context, transaction: Transaction, cluster: ClusterRecord
+) -> tuple[Node, ...]:
     tenant = transaction.tenant(cluster.tenant)
+    if is_spread(context.hosts) and not tenant.subnet:
+        taken = [other.subnet for other in transaction.tenants() if other.subnet]
+        tenant = replace(tenant, subnet=next_subnet(taken, pool()))
+        transaction.set_subnet(tenant.name, str(tenant.subnet))
     new = new_nodes(cluster, transaction.clusters(), tenant, context.hosts)
     transaction.add_nodes(cluster.id, new)
+    return new
 
 
 def _play(context: Context, running: Running[_Prepared], *verbs: str) -> ClusterRecord:
     """Run playbooks, one after the other; return the cluster as it is then.
 
-    A node that cannot start because a program has one of its ports gets another one, and the
-    playbook is run again.
+    A node that cannot start because a program has one of its ports gets another one, new nodes on
+    a host that cannot be reached get another host, and the playbook is run again.
     """
     cluster = running.prepared.cluster
     cluster_token(cluster.tenant, cluster.name)
@@ -405,9 +456,41 @@ def _play(context: Context, running: Running[_Prepared], *verbs: str) -> Cluster
             if attempts == MOST_ATTEMPTS:
                 raise
             cluster = _with_other_ports(context, cluster, problem.nodes)
+        except HostsSilent as problem:
+            homeless = _homeless(cluster, running.prepared.new, problem.hosts)
+            if attempts == MOST_ATTEMPTS or not homeless:
+                raise
+            context = _without(context, problem.hosts)
+            running.listener(Step("Place nodes elsewhere"))
+            cluster = _elsewhere(context, cluster, homeless)
         else:
             del waiting[0]
     return cluster
+
+
+def _homeless(cluster: ClusterRecord, new: Container[str], hosts: Container[str]) -> list[Node]:
+    """Return the new nodes that were to be on hosts; older ones may have data there."""
+    return [node for node in cluster.nodes if node.host in hosts and node.short_name in new]
+
+
+def _without(context: Context, names: Container[str]) -> Context:
+    """Return the context in which hosts take no nodes, and are asked for nothing."""
+    return replace(
+        context,
+        hosts={
+            name: replace(host, draining=True, manager=False) if name in names else host
+            for name, host in context.hosts.items()
+        },
+    )
+
+
+def _elsewhere(context: Context, cluster: ClusterRecord, nodes: Iterable[Node]) -> ClusterRecord:
+    with context.store.transaction() as transaction:
+        transaction.remove_nodes(cluster.id, nodes)
+        now = transaction.find_cluster(cluster.name, cluster.tenant)
+        _reserve(context, transaction, now)
+        found = transaction.find_cluster(cluster.name, cluster.tenant)
+    return replace(found, strays=cluster.strays)
 
 
 def _with_other_ports(
@@ -435,17 +518,15 @@ def _find(context: Context, name: str, tenant: str | None) -> ClusterRecord:
 
 
 def _prepared(
-    transaction: Transaction, tenant: str, name: str, strays: Iterable[Node] = ()
+    transaction: Transaction,
+    tenant: str,
+    name: str,
+    new: Iterable[Node] = (),
+    strays: Iterable[Node] = (),
 ) -> _Prepared:
-    cluster = transaction.find_cluster(name, tenant)
-    strays = tuple(strays)
+    cluster = replace(transaction.find_cluster(name, tenant), strays=tuple(strays))
     return _Prepared(
-        replace(
-            cluster,
-            nodes=(*cluster.nodes, *strays),
-            leaving=cluster.leaving | {node.short_name for node in strays},
-        ),
-        transaction.tenant(tenant),
+        cluster, transaction.tenant(tenant), frozenset(node.short_name for node in new)
     )
 
 

@@ -8,8 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from epic_runner import docker_api
-from epic_runner.hosts import Host, all_hosts
+from epic_runner.everywhere import ask_all, ask_any
+from epic_runner.hosts import Host
 from epic_runner.inventory import group_name, node_variables
+from epic_runner.site import site_hosts
+from epic_runner.ssh import forwarded_engine
 from epic_runner.store import ClusterRecord, Store
 
 
@@ -35,20 +38,30 @@ class LiveInventory:
 
 def live_inventory(tenant: str | None = None) -> LiveInventory:
     """Return what runs now, of one tenant or of all."""
-    hosts = all_hosts()
-    with Store().read() as transaction:
+    store = Store()
+    hosts = site_hosts(store)
+    with store.read() as transaction:
         clusters = transaction.clusters(tenant)
+    found = ask_any(
+        hosts.values(), lambda host: docker_api.containers(host, {"epic.cluster": None})
+    )
     running = {
         container["Names"][0].lstrip("/")
-        for host in hosts.values()
-        for container in docker_api.containers(host, {"epic.cluster": None})
+        for containers in found.values()
+        for container in containers
         if container["State"] == "running"
     }
-    return arrange(clusters, hosts, running)
+    used = {node.host for cluster in clusters for node in cluster.nodes}
+    remote = [host for name, host in hosts.items() if name in used and not host.is_local]
+    sockets, _ = ask_all(remote, forwarded_engine)
+    return arrange(clusters, hosts, running, sockets)
 
 
 def arrange(
-    clusters: Iterable[ClusterRecord], hosts: Mapping[str, Host], running: set[str]
+    clusters: Iterable[ClusterRecord],
+    hosts: Mapping[str, Host],
+    running: set[str],
+    sockets: Mapping[str, str],
 ) -> LiveInventory:
     """Arrange clusters as groups: a pure function, of which `live_inventory` is the edge.
 
@@ -56,6 +69,7 @@ def arrange(
         clusters: The clusters of the store.
         hosts: All Docker hosts by name.
         running: The names of running containers.
+        sockets: Sockets of this machine that lead to other hosts' engines, by host.
     """
     clusters = list(clusters)
     uses = Counter(cluster.name for cluster in clusters)
@@ -75,5 +89,7 @@ def arrange(
             if role not in found.group(group).groups:
                 found.group(group).groups.append(role)
             found.group(role).hosts.append(f"{prefix}{node.name}")
-            found.variables[f"{prefix}{node.name}"] = node_variables(node, hosts[node.host])
+            found.variables[f"{prefix}{node.name}"] = node_variables(
+                node, hosts[node.host], sockets.get(node.host, "")
+            )
     return found

@@ -164,7 +164,7 @@ def _take_over(transaction: Transaction, record: OperationRecord) -> list[Operat
         if other.state != "running":
             continue
         if is_alive(other, now):
-            busy = other.cluster or f"Tenant {other.tenant}"
+            busy = other.cluster or (f"Tenant {other.tenant}" if other.tenant else "The site")
             look = f"; epic-run status {busy} shows how far it is" if other.cluster else ""
             raise ClusterBusy(
                 f"{busy} is busy: {other.user} runs {other.verb} on it since "

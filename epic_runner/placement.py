@@ -195,8 +195,8 @@ def _count(slot: _Slot, *, apart: bool) -> None:
 
 def lack(host: Host, used: Size, wanted: Size) -> str | None:
     """Return what `host` lacks for a node of size `wanted`, None when it fits."""
-    if host.draining:
-        return "it is being drained"
+    if host.draining or not host.checked:
+        return "it is being drained" if host.draining else "epic-run host prepare never saw it"
     if wanted.cores > host.cores:
         return f"it has {host.cores} cores, a node of {wanted.cores} is larger than the machine"
     promised = int(host.cores * host.cpu_overcommit)

@@ -9,6 +9,7 @@ from typing import Any
 from epic_runner import docker_api, quota
 from epic_runner.cluster import ClusterSpec, Node
 from epic_runner.errors import NotFound
+from epic_runner.everywhere import ask_any
 from epic_runner.hosts import Host
 from epic_runner.lifecycle import grown
 from epic_runner.output import bytes_text
@@ -102,10 +103,11 @@ def _planned(cluster: ClusterRecord, node: Node, state: str | None) -> dict[str,
 
 def _states(hosts: Mapping[str, Host], spec: ClusterSpec) -> dict[str, str]:
     labels = {"epic.tenant": spec.tenant, "epic.cluster": spec.name}
+    found = ask_any(hosts.values(), lambda host: docker_api.containers(host, labels))
     return {
         container["Names"][0].lstrip("/"): container["State"]
-        for host in hosts.values()
-        for container in docker_api.containers(host, labels)
+        for containers in found.values()
+        for container in containers
     }
 
 
@@ -113,8 +115,10 @@ def _missing_images(
     hosts: Mapping[str, Host], cluster: ClusterRecord, nodes: list[Node]
 ) -> tuple[str, ...]:
     wanted = {(node.host, cluster.spec.role(node.role).image) for node in nodes}
-    have = {name: docker_api.images(hosts[name]) for name in {host for host, _ in wanted}}
-    return tuple(sorted({image for host, image in wanted if image not in have[host]}))
+    have = ask_any((hosts[name] for name in {host for host, _ in wanted}), docker_api.images)
+    return tuple(
+        sorted({image for host, image in wanted if host in have and image not in have[host]})
+    )
 
 
 def _text(name: str, amount: int | None) -> str:

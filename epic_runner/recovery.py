@@ -15,6 +15,7 @@ from typing import Any
 from epic_runner import docker_api
 from epic_runner.cluster import ClusterSpec, Node, container_name, split_name
 from epic_runner.errors import NotFound
+from epic_runner.everywhere import ask_all, ask_any
 from epic_runner.hosts import Host
 from epic_runner.inventory import storage_name
 from epic_runner.secrets import keep_token
@@ -61,12 +62,13 @@ class Recovered:
 
 
 def find_containers(hosts: Iterable[Host], labels: Mapping[str, str | None]) -> list[Found]:
-    """Return the containers of all hosts that carry labels."""
-    return [
-        Found(host.name, container)
-        for host in hosts
-        for container in docker_api.containers(host, labels)
-    ]
+    """Return the containers that carry labels, of all hosts that answer.
+
+    Raises:
+        DockerUnavailable: None answers.
+    """
+    answers = ask_any(hosts, lambda host: docker_api.containers(host, labels))
+    return [Found(name, item) for name, containers in answers.items() for item in containers]
 
 
 def strays(hosts: Mapping[str, Host], cluster: ClusterRecord) -> tuple[Node, ...]:
@@ -85,8 +87,8 @@ def find_remains(hosts: Mapping[str, Host], name: str, tenant: str | None) -> Cl
         labels["epic.tenant"] = tenant
     containers = find_containers(hosts.values(), labels)
     tenants = {found.key[0] for found in containers}
-    for host in hosts.values():
-        tenants |= {volume["Labels"]["epic.tenant"] for volume in docker_api.volumes(host, labels)}
+    for volumes in ask_any(hosts.values(), lambda host: docker_api.volumes(host, labels)).values():
+        tenants |= {volume["Labels"]["epic.tenant"] for volume in volumes}
     if len(tenants) != 1:
         return None
     spec = ClusterSpec(name, tenants.pop(), "unknown", "", ())
@@ -211,8 +213,12 @@ def _with_ports(host: Host, found: Found) -> Node:
 
 def _orphans(hosts: Mapping[str, Host], known: set[tuple[str, str]]) -> Iterable[str]:
     tenants = {tenant for tenant, _ in known}
-    for host in hosts.values():
-        for volume in docker_api.volumes(host, {"epic.tenant": None}):
+    answers, silent = ask_all(
+        hosts.values(), lambda host: docker_api.volumes(host, {"epic.tenant": None})
+    )
+    yield from (f"what host {name} has was not looked at: {why}" for name, why in silent.items())
+    for host in (hosts[name] for name in answers):
+        for volume in answers[host.name]:
             labels = volume["Labels"]
             tenant, cluster = labels["epic.tenant"], labels.get("epic.cluster")
             if cluster and (tenant, cluster) not in known:

@@ -6,6 +6,7 @@ from collections.abc import Container, Iterable, Mapping
 from dataclasses import replace
 
 from epic_runner import ports, quota
+from epic_runner.addresses import next_address
 from epic_runner.cluster import Node, RoleSpec
 from epic_runner.hosts import Host
 from epic_runner.placement import Placed, Wish, place
@@ -39,7 +40,8 @@ def new_nodes(
     Args:
         cluster: The cluster with the spec as wanted; its nodes are those it has.
         clusters: All clusters of the store, this one among them or not.
-        tenant: Its tenant.
+        tenant: Its tenant; with a subnet, nodes get addresses of it and publish nothing, since
+            a network that spans hosts has no way to a host.
         hosts: All hosts by name.
 
     Raises:
@@ -52,6 +54,9 @@ def new_nodes(
     present = [Placed(node.host, apart(cluster.spec.role(node.role))) for node in cluster.nodes]
     chosen = place(wishes, hosts.values(), quota.used_by_host(everyone), present)
     taken = {port for other in everyone for node in other.nodes for port in node.ports.values()}
+    addressed = {
+        node.address for other in everyone if other.tenant == tenant.name for node in other.nodes
+    }
     nodes = tuple(
         Node(
             cluster=cluster.name,
@@ -59,11 +64,13 @@ def new_nodes(
             role=role.name,
             index=index,
             host=host,
-            ports=ports.choose(role.endpoints, taken),
+            ports={} if tenant.subnet else ports.choose(role.endpoints, taken),
+            address=next_address(tenant.subnet, addressed) if tenant.subnet else "",
         )
         for (role, index), host in zip(missing, chosen, strict=True)
     )
-    after = replace(cluster, nodes=(*cluster.nodes, *nodes))
+    # Nodes on their way out are not counted: others may take their places already.
+    after = replace(cluster, nodes=(*cluster.staying(), *nodes))
     of_tenant = [other for other in others if other.tenant == tenant.name]
     quota.check(tenant, quota.usage_of([*of_tenant, after]))
     return nodes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,9 @@ def run_playbook(
     *,
     operation: str,
     listener: Listener,
-) -> None:
+    limit: Iterable[str] = (),
+    silent_ok: bool = False,
+) -> Translator:
     """Run `playbooks/VERB.yml` and tell `listener` of each step.
 
     Args:
@@ -35,6 +37,11 @@ def run_playbook(
         directory: A folder of this run alone; inventory, output and events stay there.
         operation: The operation's id, with which `end_leftovers` finds the processes.
         listener: Called with every step, in this thread.
+        limit: The hosts that it acts on; all of the inventory's if there is none.
+        silent_ok: Whether a play that only failed to reach hosts is as good as any.
+
+    Returns:
+        What was learnt from the events.
 
     Raises:
         OperationFailed: The play failed; the message names host or node and reason.
@@ -53,6 +60,7 @@ def run_playbook(
         # The roles' validation of their arguments is tagged so. This inventory was written by a
         # tested function; people who run the playbooks themselves have theirs validated.
         skip_tags="always",
+        limit=",".join(limit) or None,
         event_handler=translator.handle,
         # Without one, ansible-runner catches Ctrl-C and SIGTERM itself, now and after the play.
         cancel_callback=lambda: False,
@@ -76,8 +84,10 @@ def run_playbook(
     finally:
         if server:
             server.end()
-    if runner.status != "successful" or not translator.saw_events:
+    fine = runner.status == "successful" or (silent_ok and translator.only_silent)
+    if not fine or not translator.saw_events:
         raise translator.failure() or OperationFailed(
             f"The playbook {verb}.yml ended with {runner.status}.",
             f"Its whole output: {directory}/artifacts/*/stdout",
         )
+    return translator

@@ -13,9 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from epic_runner import docker_api
+from epic_runner import docker_api, docker_exec
 from epic_runner.cluster import Endpoint, Node
 from epic_runner.errors import EpicError
+from epic_runner.everywhere import ask_all
 from epic_runner.hosts import Host
 from epic_runner.operations import is_alive
 from epic_runner.secrets import cluster_token
@@ -168,11 +169,31 @@ def evaluate(probe: AppProbe, answer: Any, node: str) -> str | None:
     return ", ".join(f"{key} is {mine[-1].get(key)}" for key in wanted)
 
 
-def ask(port: int, path: str) -> tuple[Any, str | None]:
-    """Ask a published service; return its JSON (or None) and why there is no answer (or None)."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PROBE_SECONDS)
+@dataclass(frozen=True)
+class Place:
+    """Where a service is asked.
+
+    Attributes:
+        node: The node that serves it.
+        port: Its port inside the node.
+        published: Its port on this machine's loopback address; None where there is none, and it
+            is asked from inside its node.
+        path: What is asked for.
+    """
+
+    node: Node
+    port: int
+    published: int | None
+    path: str
+
+
+def ask(hosts: Mapping[str, Host], place: Place) -> tuple[Any, str | None]:
+    """Ask a service; return its JSON (or None) and why there is no answer (or None)."""
+    if place.published is None:
+        return _ask_inside(hosts[place.node.host], place)
+    connection = http.client.HTTPConnection("127.0.0.1", place.published, timeout=PROBE_SECONDS)
     try:
-        connection.request("GET", path)
+        connection.request("GET", place.path)
         response = connection.getresponse()
         body = response.read()
     except (OSError, http.client.HTTPException) as problem:
@@ -181,24 +202,59 @@ def ask(port: int, path: str) -> tuple[Any, str | None]:
         connection.close()
     if response.status != http.client.OK:
         return None, f"answers {response.status} {response.reason}"
+    return _read(body), None
+
+
+# Prints what a service answers. The first word of a failure is what people are told.
+_FETCH = """
+import sys, urllib.request
+try:
+    print(urllib.request.urlopen(sys.argv[1], timeout=float(sys.argv[2])).read().decode())
+except OSError as problem:
+    sys.exit(f"does not answer ({type(getattr(problem, 'reason', problem)).__name__})")
+"""
+
+
+def _ask_inside(host: Host, place: Place) -> tuple[Any, str | None]:
+    url = f"http://{place.node.name}:{place.port}{place.path}"
+    command = ["python3", "-ISc", _FETCH, url, str(PROBE_SECONDS)]
     try:
-        return json.loads(body), None
+        code, text = docker_exec.output_of(host, place.node.container, command)
+    except EpicError as problem:
+        return None, problem.message
+    return (None, text.strip() or f"ends with {code}") if code else (_read(text), None)
+
+
+def _read(body: str | bytes) -> Any:
+    try:
+        return json.loads(body)
     except ValueError:
-        return None, None
+        return None
 
 
 def probe_all(
-    cluster: ClusterRecord, probes: Mapping[str, AppProbe], asked: Callable[..., Any] = ask
+    cluster: ClusterRecord,
+    probes: Mapping[str, AppProbe],
+    asked: Callable[[Place], tuple[Any, str | None]],
 ) -> Answers:
-    """Ask every service that has a probe; each address is asked once."""
-    ports = {(name, node.name): port for node in cluster.nodes for name, port in node.ports.items()}
-    addresses: dict[tuple[int, str], None] = {}
-    for probe in probes.values():
-        for (endpoint, _), port in ports.items():
-            if endpoint == probe.endpoint:
-                addresses[port, probe.path] = None
-    with ThreadPoolExecutor(max(len(addresses), 1)) as pool:
-        said = dict(zip(addresses, pool.map(lambda item: asked(*item), addresses), strict=True))
+    """Ask every service that has a probe; each place is asked once.
+
+    Args:
+        cluster: The cluster.
+        probes: The probe of each service that has one.
+        asked: Asks at a place; returns JSON and why there is no answer.
+    """
+    places: dict[tuple[str, str, str], Place] = {}
+    for node in cluster.nodes:
+        for endpoint in cluster.spec.role(node.role).endpoints:
+            for probe in probes.values():
+                if probe.endpoint == endpoint.name:
+                    published = node.ports.get(endpoint.name)
+                    place = Place(node, endpoint.port, published, probe.path)
+                    places[endpoint.name, node.name, probe.path] = place
+    distinct = [*places.values()]
+    with ThreadPoolExecutor(max(len(distinct), 1)) as pool:
+        said = dict(zip(places, pool.map(asked, distinct), strict=True))
     answers: dict[tuple[str, str], str | None] = {}
     for node in cluster.nodes:
         for service in cluster.spec.role(node.role).services:
@@ -206,27 +262,29 @@ def probe_all(
                 continue
             probe = probes[service]
             # A service with an endpoint of its own is asked itself, another one by its registry.
-            own = ports.get((probe.endpoint, node.name))
-            port = own or next((p for (name, _), p in ports.items() if name == probe.endpoint), 0)
-            answer, problem = said.get((port, probe.path), (None, "cannot be asked"))
+            own = (probe.endpoint, node.name, probe.path)
+            registry = next(
+                (key for key in places if key[::2] == (probe.endpoint, probe.path)), own
+            )
+            answer, problem = said.get(own if own in said else registry, (None, "cannot be asked"))
             answers[service, node.name] = problem or evaluate(probe, answer, node.name)
     return answers
 
 
 def endpoints(cluster: ClusterRecord, *, with_token: bool) -> tuple[EndpointStatus, ...]:
-    """Return the addresses of a cluster, on the host's loopback."""
+    """Return a cluster's addresses: on the host's loopback, else inside the tenant's network."""
     found = []
     for node in cluster.nodes:
         for endpoint in cluster.spec.role(node.role).endpoints:
-            port = node.ports.get(endpoint.name)
-            if port is not None:
-                url = _url(cluster, endpoint, port, with_token=with_token)
-                found.append(EndpointStatus(endpoint.name, endpoint.label, node.short_name, url))
+            url = _url(cluster, node, endpoint, with_token=with_token)
+            found.append(EndpointStatus(endpoint.name, endpoint.label, node.short_name, url))
     return tuple(found)
 
 
-def _url(cluster: ClusterRecord, endpoint: Endpoint, port: int, *, with_token: bool) -> str:
-    url = f"http://127.0.0.1:{port}{endpoint.path}"
+def _url(cluster: ClusterRecord, node: Node, endpoint: Endpoint, *, with_token: bool) -> str:
+    published = node.ports.get(endpoint.name)
+    where = f"127.0.0.1:{published}" if published else f"{node.name}:{endpoint.port}"
+    url = f"http://{where}{endpoint.path}"
     if endpoint.token and with_token:
         url += f"?token={cluster_token(cluster.tenant, cluster.name)}"
     return url
@@ -243,16 +301,23 @@ def cluster_status(
     """Look at a cluster: its containers on all hosts, then its services."""
     labels = {"epic.tenant": cluster.tenant, "epic.cluster": cluster.name}
     used = sorted({node.host for node in cluster.nodes})
-    live: dict[str, Mapping[str, Any]] = {}
-    unreachable: dict[str, str] = {}
-    for name in used:
-        try:
-            for container in docker_api.containers(hosts[name], labels):
-                live[container["Names"][0].lstrip("/")] = container
-        except EpicError as problem:
-            unreachable[name] = problem.message
+    found, unreachable = ask_all(
+        (hosts[name] for name in used), lambda host: docker_api.containers(host, labels)
+    )
+    live: dict[str, Mapping[str, Any]] = {
+        container["Names"][0].lstrip("/"): container
+        for containers in found.values()
+        for container in containers
+    }
     wanted_running = cluster.wanted == "running"
-    answers = probe_all(cluster, probes) if wanted_running and live else {}
+    answers: Answers = {}
+    if wanted_running and live:
+
+        def asked(place: Place) -> tuple[Any, str | None]:
+            silent = unreachable.get(place.node.host)
+            return (None, silent) if silent else ask(hosts, place)
+
+        answers = probe_all(cluster, probes, asked)
     busy = operation is not None and is_alive(operation, time.time())
     nodes = tuple(
         node_status(

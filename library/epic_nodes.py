@@ -33,7 +33,9 @@ options:
     choices: [started, stopped, absent]
     default: started
   network:
-    description: The tenant's network; made when missing. Keys C(name), C(options).
+    description:
+      - The tenant's network. Keys C(name), C(options), and C(spans) for one that spans hosts; the
+        module epic_network makes that, and all others are made here when they are missing.
     type: dict
     default: {}
   volumes:
@@ -51,7 +53,8 @@ options:
   nodes:
     description:
       - The nodes of this host. Keys C(name), C(short_name), C(container), C(role), C(index),
-        C(ports) (a list of C(container_port), C(host_port)).
+        C(ports) (a list of C(container_port), C(host_port)), C(address) on the network,
+        C(keep_volume) for one that is removed without its volume.
     type: list
     elements: dict
   labels:
@@ -204,9 +207,10 @@ class Converger:
         self.each(containers, self.remove)
         if self.failed:
             return
-        volumes = self.docker.labelled("volumes", self.owner)
-        for volume in volumes:
-            if wanted is None or volume["Labels"].get("epic.node") in wanted:
+        kept = {n["short_name"] for n in self.p["nodes"] or [] if n.get("keep_volume")}
+        for volume in self.docker.labelled("volumes", self.owner):
+            name = volume["Labels"].get("epic.node")
+            if wanted is None or (name in wanted and name not in kept):
                 self.remove_volume(volume["Name"])
         if wanted is None:
             self.remove_network()
@@ -256,7 +260,7 @@ class Converger:
     def ensure_network(self) -> None:
         """Make the tenant's network where it is missing."""
         network = self.p["network"]
-        if not network:
+        if not network or network.get("spans"):
             return
         body = {
             "Name": network["name"],
@@ -421,6 +425,8 @@ class Converger:
     def remove_unused_network(self) -> None:
         """Remove the tenant's network, unless a container of the tenant is left."""
         for network in self.docker.labelled("networks", {"epic.tenant": self.p["tenant"]}):
+            if network["Scope"] != "local":
+                continue  # it stays for the other hosts, until the tenant goes
             if self.docker.labelled("containers", {"epic.tenant": self.p["tenant"]}):
                 return
             if not self.check:
@@ -475,7 +481,16 @@ class Converger:
                 "LogConfig": {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "2"}},
             },
             "NetworkingConfig": {
-                "EndpointsConfig": {self.p["network"]["name"]: {"Aliases": [node["name"]]}}
+                "EndpointsConfig": {
+                    self.p["network"]["name"]: {
+                        "Aliases": [node["name"]],
+                        **(
+                            {"IPAMConfig": {"IPv4Address": node["address"]}}
+                            if node.get("address")
+                            else {}
+                        ),
+                    }
+                }
             },
         }
         # Files are not part of it: they can be mended without making the node anew.

@@ -70,7 +70,11 @@ def remove(params: dict[str, Any], *, check_mode: bool) -> dict[str, Any]:
             return {"failed": True, "msg": f"The tenant still has containers here: {names}"}
         targets = [
             *(f"/volumes/{item['Name']}" for item in docker.labelled("volumes", labels)),
-            *(f"/networks/{item['Name']}" for item in docker.labelled("networks", labels)),
+            *(
+                f"/networks/{item['Name']}"
+                for item in docker.labelled("networks", labels)
+                if item["Scope"] == "local"
+            ),
         ]
         for target in targets:
             if not check_mode:

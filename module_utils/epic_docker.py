@@ -25,6 +25,8 @@ from urllib.parse import quote, urlencode
 
 SOCKET = "/var/run/docker.sock"
 
+UPGRADE = {"Connection": "Upgrade", "Upgrade": "tcp"}
+
 _STREAM_HEADER = 8  # bytes: stream, three zeros, length (Docker's attach format)
 
 
@@ -92,6 +94,34 @@ class Docker:
         is_json = "json" in (response.getheader("Content-Type") or "")
         return json.loads(data) if data and is_json else data or None
 
+    def messages(
+        self,
+        url: str,
+        query: Mapping[str, Any],
+        headers: Mapping[str, str],
+    ) -> Iterator[dict[str, Any]]:
+        """Send a POST and yield the messages that the engine answers with, as they come.
+
+        Whoever stops listening ends what the engine does.
+
+        Raises:
+            DockerError: The engine refused, did not answer, or failed half-way.
+        """
+        connection = _UnixConnection(self._path, self._timeout)
+        try:
+            response = self._send(connection, "POST", url, None, query, headers=headers)
+            if response.status != http.client.OK:
+                _check(response.status, response.read())
+            for line in response:
+                message = json.loads(line)
+                if "error" in message:
+                    raise DockerError(0, message["error"])
+                yield message
+        except (OSError, ValueError, http.client.HTTPException) as problem:
+            raise DockerError(0, f"The Docker engine at {self._path}: {problem}") from problem
+        finally:
+            connection.close()
+
     def _send(
         self,
         connection: http.client.HTTPConnection,
@@ -101,8 +131,9 @@ class Docker:
         query: Mapping[str, Any] | None = None,
         *,
         upgrade: bool = False,
+        headers: Mapping[str, str] | None = None,
     ) -> http.client.HTTPResponse:
-        headers = {"Connection": "Upgrade", "Upgrade": "tcp"} if upgrade else {}
+        headers = {**(headers or {}), **(UPGRADE if upgrade else {})}
         if isinstance(body, bytes):
             headers["Content-Type"] = "application/x-tar"
         elif body is not None:

@@ -36,8 +36,9 @@ VERBS = {
         "schema": "Print the JSON Schema of the YAML, for editors.",
     },
     "Site": {
+        "host": "Prepare, check, list, drain and remove Docker hosts.",
         "tenant": "Apply, list, show and remove tenants.",
-        "image": "Build the images of apps, list them, and show what is inside.",
+        "image": "Build the images of apps, list them, show what is inside, bring them to hosts.",
         "doctor": "Check this machine, and tell how to mend what is wrong.",
         "completion": "Print the script for a shell's completion.",
     },

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from epic_runner.hosts import all_hosts
 from epic_runner.lifecycle import Context
 from epic_runner.progress import Live, open_progress
+from epic_runner.site import site_hosts
 from epic_runner.store import ClusterRecord, Store
 
 if TYPE_CHECKING:
@@ -42,15 +42,16 @@ def by_options(command: Command) -> Command:
 def acting(output: str) -> Iterator[Context]:
     """Open the store and show the progress of one change."""
     store = Store()
+    hosts = site_hosts(store)
     progress = open_progress(quiet=output == "json")
     listener = progress.step
     if isinstance(progress, Live):
         from epic_runner.watch import Watcher
 
-        listener = Watcher(store, all_hosts(), probes(), progress).step
+        listener = Watcher(store, hosts, probes(), progress).step
     try:
         with progress:
-            yield Context(store, all_hosts(), listener)
+            yield Context(store, hosts, listener)
     finally:
         store.close()
 

@@ -9,9 +9,9 @@ import click
 from epic_runner import lifecycle
 from epic_runner.cli.common import acting, tenant_option
 from epic_runner.cli.show import result
-from epic_runner.hosts import all_hosts
 from epic_runner.inventory import storage_name
 from epic_runner.output import emit, output_option
+from epic_runner.site import site_hosts
 from epic_runner.store import Store
 
 
@@ -31,7 +31,8 @@ def destroy(cluster: str, *, yes: bool, tenant: str | None, output: str) -> None
       epic-run destroy analytics/lab --yes
     """
     if not yes:
-        record = lifecycle.doomed(lifecycle.Context(Store(), all_hosts()), cluster, tenant)
+        store = Store()
+        record = lifecycle.doomed(lifecycle.Context(store, site_hosts(store)), cluster, tenant)
         click.confirm(
             f"Destroy {record.tenant}/{record.name} with its {len(record.nodes)} nodes and all "
             "that is in their homes?",

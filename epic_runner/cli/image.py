@@ -1,8 +1,8 @@
-"""`epic-run image`: build the images of apps and look at them."""
+"""`epic-run image`: build the images of apps, look at them, and bring them to hosts."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,6 +13,7 @@ from epic_runner.resources import content_root
 
 if TYPE_CHECKING:
     from epic_runner.images import BuildLine, BuiltImage, ImageState
+    from epic_runner.images.hosts import Brought
 
 
 def _catalog() -> Catalog:
@@ -21,7 +22,7 @@ def _catalog() -> Catalog:
 
 @click.group()
 def image() -> None:
-    """Build the images of apps, list them, and show what is inside."""
+    """Build the images of apps, list them, show what is inside, bring them to hosts."""
 
 
 @image.command()
@@ -217,3 +218,59 @@ def _print_shown(data: Mapping[str, Any]) -> None:
     width = max(len(key) for key, _ in rows)
     for key, value in rows:
         click.echo(f"  {key.ljust(width)}  {value}")
+
+
+@image.command()
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option(
+    "--host", "-H", "hosts", multiple=True, help="A host to bring them to; all, if none is named."
+)
+@click.option(
+    "--registry",
+    envvar="EPIC_REGISTRY",
+    metavar="HOST[:PORT][/PREFIX]",
+    help="A registry of the site to go through; else they go through SSH.",
+)
+@output_option
+def push(
+    names: tuple[str, ...], *, hosts: tuple[str, ...], registry: str | None, output: str
+) -> None:
+    """Bring the images of the apps NAME to the hosts, or of all apps that nodes run.
+
+    Only layers move that a host lacks. A launch does the same by itself, for what its nodes need;
+    this does it beforehand.
+
+    \b
+    Examples:
+      epic-run image push
+      epic-run image push spark --host rack1-a --host rack1-b
+      epic-run image push --registry registry.example.com:5000/epic
+    """
+    from epic_runner.images import hosts as bringing
+    from epic_runner.progress import open_progress
+    from epic_runner.site import chosen, site_hosts
+    from epic_runner.store import Store
+
+    references = bringing.wanted(_catalog(), names)
+    targets = chosen(site_hosts(Store()), hosts)
+    with open_progress(quiet=output == "json") as progress:
+        came = bringing.push(references, targets, registry=registry, listener=progress.step)
+    emit([_brought(item) for item in came], lambda: _print_brought(came), output)
+
+
+def _brought(item: Brought) -> dict[str, Any]:
+    return {"host": item.host, "images": dict(item.images), "moved_bytes": item.moved_bytes}
+
+
+def _print_brought(came: Sequence[Brought]) -> None:
+    rows = [
+        (
+            item.host,
+            reference,
+            outcome,
+            "-" if item.moved_bytes is None else bytes_text(item.moved_bytes),
+        )
+        for item in came
+        for reference, outcome in item.images.items()
+    ]
+    click.echo(table(("HOST", "IMAGE", "OUTCOME", "MOVED"), rows))

@@ -6,11 +6,11 @@ import click
 import yaml
 
 from epic_runner.cli.common import tenant_option
-from epic_runner.hosts import all_hosts
 from epic_runner.inventory import cluster_inventory
 from epic_runner.output import emit, output_option
 from epic_runner.resources import content_root
 from epic_runner.secrets import cluster_token, secrets_file
+from epic_runner.site import site_hosts
 from epic_runner.store import Store
 
 
@@ -34,11 +34,12 @@ def inventory(cluster: str | None, *, content: bool, tenant: str | None, output:
         return
     if cluster is None:
         raise click.UsageError("Name a cluster: epic-run list shows them.")
-    with Store().read() as transaction:
+    store = Store()
+    with store.read() as transaction:
         record = transaction.find_cluster(cluster, tenant)
         owner = transaction.tenant(record.tenant)
     cluster_token(record.tenant, record.name)
     data = cluster_inventory(
-        record, owner, all_hosts(), secrets_file=secrets_file(record.tenant, record.name)
+        record, owner, site_hosts(store), secrets_file=secrets_file(record.tenant, record.name)
     )
     emit(data, lambda: click.echo(yaml.safe_dump(data, sort_keys=False), nl=False), output)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from typing import Any
 
 import click
 
-from epic_runner.errors import EpicError
-from epic_runner.hosts import all_hosts
 from epic_runner.output import bytes_text, emit, output_option, table
+from epic_runner.site import site_hosts
 from epic_runner.store import ClusterRecord, Store
 
 
@@ -24,9 +24,10 @@ def list_(tenant: str | None, output: str) -> None:
       epic-run list
       epic-run list --tenant analytics --output json
     """
-    with Store().read() as transaction:
+    store = Store()
+    with store.read() as transaction:
         records = transaction.clusters(tenant)
-    running = _running() if records else {}
+    running = _running(store) if records else {}
     rows = [_row(record, running) for record in records]
 
     def human() -> None:
@@ -49,22 +50,25 @@ def list_(tenant: str | None, output: str) -> None:
     emit(rows, human, output)
 
 
-def _running() -> dict[str, int] | None:
-    """Return how many containers run, by tenant and cluster; None when Docker doesn't answer."""
+def _running(store: Store) -> dict[str, int] | None:
+    """Return how many containers run, by tenant and cluster; None when no host answers."""
     from epic_runner import docker_api
+    from epic_runner.everywhere import ask_all
 
-    counts: dict[str, int] = {}
-    try:
-        for host in all_hosts().values():
-            for container in docker_api.containers(host, {"epic.cluster": None}):
-                if container["State"] == "running":
-                    labels = container["Labels"]
-                    key = f"{labels['epic.tenant']}/{labels['epic.cluster']}"
-                    counts[key] = counts.get(key, 0) + 1
-    except EpicError as problem:
-        click.echo(f"Warning: {problem.message}", err=True)
-        return None
-    return counts
+    found, silent = ask_all(
+        site_hosts(store).values(),
+        lambda host: docker_api.containers(host, {"epic.cluster": None}),
+    )
+    for why in silent.values():
+        click.echo(f"Warning: {why}", err=True)
+    labels = [
+        container["Labels"]
+        for containers in found.values()
+        for container in containers
+        if container["State"] == "running"
+    ]
+    counts = Counter(f"{label['epic.tenant']}/{label['epic.cluster']}" for label in labels)
+    return counts if found else None
 
 
 def _row(record: ClusterRecord, running: dict[str, int] | None) -> dict[str, Any]:

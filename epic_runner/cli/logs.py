@@ -9,9 +9,9 @@ import click
 
 from epic_runner import logs as reading
 from epic_runner.cli.common import node_of, tenant_option
-from epic_runner.hosts import all_hosts
 from epic_runner.logs import Source, Tail
 from epic_runner.output import emit, output_option
+from epic_runner.site import site_hosts
 from epic_runner.store import Store
 
 
@@ -50,14 +50,15 @@ def logs(
     store = Store()
     with store.read() as transaction:
         record = transaction.find_cluster(cluster, tenant)
+    hosts = site_hosts(store)
     store.close()
     sources = reading.sources(record, node_of(record, node) if node else None, service)
     if not follow:
-        tails = reading.tails(all_hosts(), sources, lines)
+        tails = reading.tails(hosts, sources, lines)
         emit([_as_dict(tail) for tail in tails], lambda: _print(tails), output)
         return
     try:
-        reading.follow(all_hosts(), sources, lines, _Shower(sources, output).show)
+        reading.follow(hosts, sources, lines, _Shower(sources, output).show)
     except KeyboardInterrupt:
         # The ordinary end of following, for those who press it twice as well.
         signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import click
 
 from epic_runner.cli.reading import read_template
-from epic_runner.hosts import all_hosts
 from epic_runner.output import emit, output_option, table
 from epic_runner.plan import Plan, make_plan
+from epic_runner.site import site_hosts
 from epic_runner.store import Store
 
 
@@ -29,7 +29,7 @@ def plan(
     """
     store = Store()
     reading = read_template(store, files, sets, name, tenant)
-    made = make_plan(store, all_hosts(), reading.spec, reading.tenant)
+    made = make_plan(store, site_hosts(store), reading.spec, reading.tenant)
     emit(made.as_dict(), lambda: _print(made), output)
 
 

@@ -16,8 +16,9 @@ from epic_runner.cli.common import is_terminal, node_of, tenant_option
 from epic_runner.cli.submit import CANCELLED, write
 from epic_runner.cluster import Node
 from epic_runner.docker_exec import Setting
-from epic_runner.hosts import Host, all_hosts
+from epic_runner.hosts import Host
 from epic_runner.lifecycle import acting_user
+from epic_runner.site import site_hosts
 from epic_runner.store import Store
 
 # What a member makes in the tenant's storage is for all members, so the group may write it.
@@ -72,10 +73,11 @@ def shell(
     with store.read() as transaction:
         record = transaction.find_cluster(cluster, tenant)
         acting = acting_user(transaction.tenant(record.tenant), user)
+    hosts = site_hosts(store)
     store.close()
     jobs.refuse_stopped(record)
     chosen: Node = node_of(record, node) if node else jobs.submitting_node(record)
-    host = all_hosts()[chosen.host]
+    host = hosts[chosen.host]
     setting = Setting(
         user=acting,
         directory=f"/home/{acting}",

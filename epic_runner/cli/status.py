@@ -6,8 +6,8 @@ import click
 
 from epic_runner.cli.common import probes, tenant_option
 from epic_runner.cli.show import print_status
-from epic_runner.hosts import all_hosts
 from epic_runner.output import emit, output_option
+from epic_runner.site import site_hosts
 from epic_runner.status import cluster_status, last_operation
 from epic_runner.store import Store
 
@@ -32,7 +32,7 @@ def status(cluster: str, *, hide_token: bool, tenant: str | None, output: str) -
         record = transaction.find_cluster(cluster, tenant)
     found = cluster_status(
         record,
-        all_hosts(),
+        site_hosts(store),
         probes(),
         last_operation(store, record),
         with_token=not hide_token,

@@ -15,10 +15,11 @@ import click
 from epic_runner import jobs
 from epic_runner.cli.common import tenant_option
 from epic_runner.errors import EpicError
-from epic_runner.hosts import Host, all_hosts
+from epic_runner.hosts import Host
 from epic_runner.jobs import Job, JobRequest
 from epic_runner.lifecycle import Context
 from epic_runner.output import output_option
+from epic_runner.site import site_hosts
 from epic_runner.store import Store
 
 # What a shell makes of a program that Ctrl-C ended: 128 and the signal's number.
@@ -125,7 +126,7 @@ def submit(
     )
     store = Store()
     try:
-        code = _Run(Context(store, all_hosts()), output).run(cluster, request, tenant, user)
+        code = _Run(Context(store, site_hosts(store)), output).run(cluster, request, tenant, user)
     finally:
         store.close()
     raise click.exceptions.Exit(code)

@@ -5,7 +5,7 @@ One `Store` stands before the database; every other module speaks in the records
 
 from __future__ import annotations
 
-from epic_runner.store.records import ClusterRecord, OperationRecord, TenantRecord
+from epic_runner.store.records import ClusterRecord, HostRecord, OperationRecord, TenantRecord
 from epic_runner.store.store import Store
 
-__all__ = ["ClusterRecord", "OperationRecord", "Store", "TenantRecord"]
+__all__ = ["ClusterRecord", "HostRecord", "OperationRecord", "Store", "TenantRecord"]

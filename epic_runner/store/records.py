@@ -11,11 +11,18 @@ from epic_runner.cluster import ClusterSpec, Node
 
 @dataclass(frozen=True)
 class TenantRecord:
-    """A tenant: its document as people wrote it, and the user id of each member."""
+    """A tenant.
+
+    Attributes:
+        document: The Tenant document as people wrote it.
+        uids: The user id of each member.
+        subnet: Its part of the site's addresses; None while no cluster has needed it.
+    """
 
     name: str
     document: Mapping[str, Any]
     uids: Mapping[str, int]
+    subnet: str | None = None
 
     @property
     def members(self) -> list[Mapping[str, Any]]:
@@ -42,6 +49,8 @@ class ClusterRecord:
         owner: The member who launched it.
         wanted: `running`, `stopped`, or `absent` once a destroy has begun.
         leaving: Names (short) of nodes that a shrink has begun to remove.
+        strays: Containers that Docker has and that are no nodes of it: of a lost store's time, or
+            of a host that came back after its nodes were made anew elsewhere.
     """
 
     id: int
@@ -51,6 +60,7 @@ class ClusterRecord:
     nodes: tuple[Node, ...]
     leaving: frozenset[str] = frozenset()
     created_at: float = 0.0
+    strays: tuple[Node, ...] = ()
 
     @property
     def name(self) -> str:
@@ -65,6 +75,22 @@ class ClusterRecord:
     def staying(self) -> tuple[Node, ...]:
         """The nodes that are not on their way out."""
         return tuple(node for node in self.nodes if node.short_name not in self.leaving)
+
+
+@dataclass(frozen=True)
+class HostRecord:
+    """What is remembered of a host.
+
+    Attributes:
+        facts: What `epic_host_facts` returned when it was last looked at; empty if it never was.
+        checked_at: When that was, in seconds since the epoch; 0 if it never was.
+        draining: Whether it takes no new nodes.
+    """
+
+    name: str
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    checked_at: float = 0.0
+    draining: bool = False
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import (
     JSON,
+    Boolean,
     Column,
     Float,
     ForeignKey,
@@ -19,7 +20,7 @@ metadata = MetaData()
 
 # The newest migration: compared at every start, so that Alembic (0.4 s to import) is only loaded
 # when there is something to migrate. A test holds it to the newest file in `migrations/versions`.
-HEAD = "0001"
+HEAD = "0002"
 
 # Times are seconds since the epoch, by the controller's clock.
 
@@ -29,6 +30,8 @@ tenants = Table(
     Column("name", String(32), primary_key=True),
     Column("document", JSON, nullable=False),
     Column("created_at", Float, nullable=False),
+    # The tenant's part of the site's addresses, once one of its clusters needs it.
+    Column("subnet", String(32)),
 )
 
 # A member's numeric user id is the same on every node of the tenant, for files in the tenant's
@@ -71,6 +74,18 @@ nodes = Table(
     Column("host", String(255), nullable=False),
     Column("ports", JSON, nullable=False),
     Column("wanted", String(16), nullable=False),
+    Column("address", String(45), nullable=False, server_default=""),
+)
+
+# What hosts said of themselves when they were last looked at, and what people decided of them.
+# Which hosts there are, only the inventory tells.
+hosts = Table(
+    "hosts",
+    metadata,
+    Column("name", String(255), primary_key=True),
+    Column("facts", JSON, nullable=False),
+    Column("checked_at", Float, nullable=False),
+    Column("draining", Boolean, nullable=False),
 )
 
 operations = Table(

@@ -13,7 +13,12 @@ from epic_runner.cluster import ClusterSpec, Node, split_name
 from epic_runner.errors import InputError, NotFound
 from epic_runner.store import schema
 from epic_runner.store.database import database_url, exclusive, open_engine, reading
-from epic_runner.store.records import ClusterRecord, OperationRecord, TenantRecord
+from epic_runner.store.records import (
+    ClusterRecord,
+    HostRecord,
+    OperationRecord,
+    TenantRecord,
+)
 
 # Members' user ids start here: above Debian's and the site's own accounts on most hosts.
 FIRST_UID = 20000
@@ -56,7 +61,9 @@ class Transaction:
         for row in self._connection.execute(select(schema.users)):
             uids.setdefault(row.tenant, {})[row.name] = row.uid
         rows = self._connection.execute(select(schema.tenants).order_by(schema.tenants.c.name))
-        return [TenantRecord(row.name, row.document, uids.get(row.name, {})) for row in rows]
+        return [
+            TenantRecord(row.name, row.document, uids.get(row.name, {}), row.subnet) for row in rows
+        ]
 
     def tenant(self, name: str) -> TenantRecord:
         """Return one tenant.
@@ -128,6 +135,29 @@ class Transaction:
         """Forget a tenant and its members' user ids."""
         self._connection.execute(delete(schema.users).where(schema.users.c.tenant == name))
         self._connection.execute(delete(schema.tenants).where(schema.tenants.c.name == name))
+
+    def set_subnet(self, name: str, subnet: str) -> None:
+        """Give a tenant its part of the site's addresses."""
+        table = schema.tenants
+        self._connection.execute(update(table).where(table.c.name == name).values(subnet=subnet))
+
+    # -- hosts -----------------------------------------------------------------------------
+
+    def hosts(self) -> dict[str, HostRecord]:
+        """Return what is remembered of hosts, by name."""
+        rows = self._connection.execute(select(schema.hosts))
+        return {
+            row.name: HostRecord(row.name, row.facts, row.checked_at, row.draining) for row in rows
+        }
+
+    def put_host(self, host: HostRecord) -> None:
+        """Remember a host as it is now."""
+        self.forget_host(host.name)
+        self._connection.execute(insert(schema.hosts).values(**vars(host)))
+
+    def forget_host(self, name: str) -> None:
+        """Forget a host."""
+        self._connection.execute(delete(schema.hosts).where(schema.hosts.c.name == name))
 
     def flavors(self) -> dict[str, dict[str, Any]]:
         """Return the flavors that were applied, by name."""
@@ -220,6 +250,7 @@ class Transaction:
                 "host": node.host,
                 "ports": dict(node.ports),
                 "wanted": "running",
+                "address": node.address,
             }
             for node in nodes
         ]
@@ -232,6 +263,14 @@ class Transaction:
             self._connection.execute(
                 update(schema.nodes).where(*_is(key, node)).values(ports=dict(node.ports))
             )
+
+    def move_node(self, key: int, node: Node) -> None:
+        """Record that a node is to be on another host, with other ports."""
+        self._connection.execute(
+            update(schema.nodes)
+            .where(*_is(key, node))
+            .values(host=node.host, ports=dict(node.ports))
+        )
 
     def set_leaving(self, key: int, nodes: Iterable[Node]) -> None:
         """Mark nodes as on their way out."""
@@ -306,7 +345,8 @@ def _cluster(row: Any, node_rows: Iterable[Any]) -> ClusterRecord:
     order = {role.name: position for position, role in enumerate(spec.roles)}
     rows = sorted(node_rows, key=lambda node: (order.get(node.role, len(order)), node.index))
     nodes = tuple(
-        Node(spec.name, spec.tenant, node.role, node.index, node.host, node.ports) for node in rows
+        Node(spec.name, spec.tenant, node.role, node.index, node.host, node.ports, node.address)
+        for node in rows
     )
     leaving = frozenset(
         node.short_name

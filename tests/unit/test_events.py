@@ -22,6 +22,7 @@ class Play:
 
     def begins(self, name: str = "Create nodes") -> None:
         self.happens("playbook_on_play_start", name=name)
+        self.happens("playbook_on_task_start")
 
     def fails(self, **result: Any) -> OperationFailed:
         self.happens("runner_on_failed", host="local", res=result)
@@ -45,6 +46,20 @@ def test_nodes_are_told_as_the_module_reports_them(play: Play) -> None:
     ]
     assert play.translator.failure() is None
     assert play.translator.saw_events
+
+
+def test_a_play_without_hosts_is_not_told(play: Play) -> None:
+    play.happens("playbook_on_play_start", name="Create the network")
+    play.happens("playbook_on_no_hosts_matched")
+    play.begins("Wait until ready")
+    assert [step.phase for step in play.steps] == ["Create nodes", "Wait until ready"]
+
+
+def test_what_hosts_say_of_themselves_is_kept_by_host(play: Play) -> None:
+    play.happens("runner_on_ok", host="h1", res={"epic_facts": {"cores": 4}})
+    play.happens("runner_on_unreachable", host="h2", res={"msg": "No route to host"})
+    assert play.translator.facts == {"h1": {"cores": 4}}
+    assert play.translator.silent == {"h2": "No route to host"}
 
 
 def test_a_node_that_failed_is_named_with_its_reason(play: Play) -> None:

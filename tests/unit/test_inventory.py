@@ -13,7 +13,7 @@ from epic_runner.catalog import load_catalog
 from epic_runner.cluster import ClusterSpec
 from epic_runner.errors import InputError
 from epic_runner.export import documents
-from epic_runner.hosts import SOCKET, all_hosts
+from epic_runner.hosts import SOCKET, local_host
 from epic_runner.inventory import cluster_inventory, group_name, labels, node_variables
 from epic_runner.live import arrange
 from epic_runner.resources import content_root
@@ -75,21 +75,21 @@ def test_groups_have_names_that_ansible_allows(name: str, group: str) -> None:
 def test_the_engine_may_have_another_socket(monkeypatch: pytest.MonkeyPatch) -> None:
     node = record(spec(), "master-1").nodes[0]
     monkeypatch.delenv("DOCKER_HOST", raising=False)
-    local = all_hosts()["local"]
+    local = local_host()
     assert local.socket == SOCKET
     assert "ansible_docker_extra_args" not in node_variables(node, local)
     monkeypatch.setenv("DOCKER_HOST", "unix:///run/other.sock")
-    local = all_hosts()["local"]
+    local = local_host()
     assert local.socket == "/run/other.sock"
     assert node_variables(node, local)["ansible_docker_extra_args"] == "-H unix:///run/other.sock"
     monkeypatch.setenv("DOCKER_HOST", "tcp://elsewhere:2375")
     with pytest.raises(InputError, match="tcp://elsewhere:2375"):
-        all_hosts()
+        local_host()
 
 
 def test_only_what_runs_is_live() -> None:
     cluster = record(spec(), "master-1", "worker-1")
-    found = arrange([cluster], HOSTS, {"epic.work.lab.master-1"})
+    found = arrange([cluster], HOSTS, {"epic.work.lab.master-1"}, {})
     assert found.groups["lab"].groups == ["lab_master"]
     assert found.groups["lab_master"].hosts == ["lab-master-1"]
     assert found.groups["tenant_work"].groups == ["lab"]
@@ -100,7 +100,7 @@ def test_only_what_runs_is_live() -> None:
 def test_clusters_of_the_same_name_are_told_apart_by_their_tenants() -> None:
     clusters = [record(spec(), "master-1"), record(spec(tenant="away"), "master-1", key=2)]
     running = {node.container for cluster in clusters for node in cluster.nodes}
-    found = arrange(clusters, HOSTS, running)
+    found = arrange(clusters, HOSTS, running, {})
     assert found.groups["work_lab_master"].hosts == ["work-lab-master-1"]
     assert found.groups["away_lab_master"].hosts == ["away-lab-master-1"]
 

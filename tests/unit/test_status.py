@@ -8,7 +8,7 @@ import pytest
 from life_samples import node, record, spec
 
 from epic_runner.spec.models import AppProbe
-from epic_runner.status import NodeStatus, evaluate, health, node_status, probe_all
+from epic_runner.status import NodeStatus, Place, evaluate, health, node_status, probe_all
 
 PROBE = AppProbe(
     endpoint="spark-master", path="/json/", list="workers", node="host", match={"state": "ALIVE"}
@@ -88,8 +88,8 @@ def test_every_address_is_asked_once() -> None:
     cluster = record(spec(3), "master-1", "worker-1", "worker-2", "worker-3")
     asked = []
 
-    def ask(port: int, path: str) -> tuple[Any, str | None]:
-        asked.append((port, path))
+    def ask(place: Place) -> tuple[Any, str | None]:
+        asked.append((place.published, place.path))
         return {"workers": [{"host": "lab-worker-2", "state": "ALIVE"}]}, None
 
     answers = probe_all(cluster, {"spark-worker": PROBE}, ask)

@@ -1,0 +1,297 @@
+"""The life of hosts: made ready, looked at, emptied, taken out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Container, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from epic_runner import lifecycle, recovery
+from epic_runner.cluster import NOTHING, Size
+from epic_runner.errors import InputError
+from epic_runner.hosts import Host
+from epic_runner.inventory import hosts_inventory
+from epic_runner.lifecycle import Context
+from epic_runner.operations import operate
+from epic_runner.output import bytes_text
+from epic_runner.quota import used_by_host
+from epic_runner.reservation import apart
+from epic_runner.runner import run_playbook
+from epic_runner.site import chosen
+from epic_runner.store import ClusterRecord, HostRecord
+from epic_runner.store.store import Transaction
+
+# Kerberos allows five minutes, Spark's and TLS's clocks less; one second shows that nothing keeps
+# the time.
+CLOCK_SECONDS = 1.0
+OLDEST_DOCKER = (20, 10)
+LABELS = {"epic.cluster": None}
+LEAST_FREE_DISK = 10 * 2**30
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something about a host that people should know.
+
+    Attributes:
+        host: Its name.
+        what: What is so, as a sentence.
+        mend: What to do about it; empty where nothing needs to be done.
+    """
+
+    host: str
+    what: str
+    mend: str = ""
+
+
+@dataclass(frozen=True)
+class HostState:
+    """A host with what it has and what is promised of it.
+
+    Attributes:
+        cores: Virtual cores that can be promised in all; so for memory and disk, in bytes.
+        used: What nodes have been promised.
+        nodes: How many nodes it holds.
+    """
+
+    host: Host
+    record: HostRecord
+    used: Size
+    nodes: int
+
+    @property
+    def cores(self) -> int:
+        """Virtual cores that can be promised."""
+        return int(self.host.cores * self.host.cpu_overcommit)
+
+    @property
+    def memory(self) -> int:
+        """Bytes of memory that can be promised."""
+        return int(self.host.memory_bytes * self.host.memory_overcommit)
+
+    @property
+    def disk(self) -> int:
+        """Bytes of disk that can be promised; 0 where it is not known."""
+        return int(self.host.disk_bytes * self.host.disk_overcommit)
+
+    @property
+    def state(self) -> str:
+        """`draining`, `unknown` until it is looked at, else `ready`."""
+        if self.host.draining:
+            return "draining"
+        return "ready" if self.host.checked else "unknown"
+
+
+def states(context: Context) -> list[HostState]:
+    """Return all hosts with what is promised of them, from the store alone."""
+    with context.store.read() as transaction:
+        clusters, known = transaction.clusters(), transaction.hosts()
+    used = used_by_host(clusters)
+    nodes = [node.host for cluster in clusters for node in cluster.nodes]
+    return [
+        HostState(
+            host, known.get(name, HostRecord(name)), used.get(name, NOTHING), nodes.count(name)
+        )
+        for name, host in context.hosts.items()
+    ]
+
+
+def prepare(context: Context) -> list[Finding]:
+    """Make all hosts of the inventory ready, and remember what they say of themselves.
+
+    Raises:
+        OperationFailed: A host could not be made ready; the others may be.
+    """
+    return _play(context, "host-prepare", context.hosts)
+
+
+def check(context: Context, names: Iterable[str] = ()) -> list[Finding]:
+    """Look at hosts, remember what they say of themselves, and return what is worth knowing."""
+    return _play(context, "host-check", chosen(context.hosts, names))
+
+
+def drain(context: Context, name: str, *, lost: bool = False) -> list[str]:
+    """Let a host take no new nodes, and move what can move to others.
+
+    Workers move: a new one is made elsewhere, then the old one hands over its work and leaves.
+    Masters stay, with the homes that are on them, unless the host is lost.
+
+    Args:
+        context: The store, the hosts and a listener.
+        name: The host.
+        lost: Whether it is gone for good: all of its nodes are made anew elsewhere, empty, and it
+            is not asked for anything.
+
+    Returns:
+        The nodes that are still on it, as CLUSTER/NODE.
+    """
+    host = chosen(context.hosts, [name])[name]
+    _set_draining(context, name, draining=True)
+    hosts = {**context.hosts, name: replace(host, draining=True, manager=host.manager and not lost)}
+    context = replace(context, hosts=hosts)
+    for cluster in _on(context, name):
+        moving = [node for node in cluster.nodes if node.host == name]
+        if cluster.wanted == "absent" and lost:
+            with context.store.transaction() as transaction:
+                transaction.remove_nodes(cluster.id, moving)
+        if cluster.wanted == "absent":
+            continue
+        if not lost:
+            moving = [node for node in moving if not apart(cluster.spec.role(node.role))]
+        if moving:
+            lifecycle.move(context, cluster, moving, lost=lost)
+    return [
+        f"{cluster.tenant}/{cluster.name} {node.short_name}"
+        for cluster in _on(context, name)
+        for node in cluster.nodes
+        if node.host == name
+    ]
+
+
+def undrain(context: Context, name: str) -> list[str]:
+    """Let a host take new nodes again, and remove what is left on it of nodes made anew elsewhere.
+
+    The volumes of such nodes are kept.
+
+    Returns:
+        The clusters of which something was left, as TENANT/NAME.
+    """
+    host = chosen(context.hosts, [name])[name]
+    with context.store.read() as transaction:
+        known = {(cluster.tenant, cluster.name): cluster for cluster in transaction.clusters()}
+    cleaned = []
+    for key in sorted({found.key for found in recovery.find_containers([host], LABELS)}):
+        if key in known and recovery.strays({name: host}, known[key]):
+            lifecycle.repair(context, key[1], key[0])
+            cleaned.append("/".join(key))
+    _set_draining(context, name, draining=False)
+    return cleaned
+
+
+def remove(context: Context, name: str) -> None:
+    """Take a host without nodes out of the swarm, and forget it.
+
+    Raises:
+        InputError: It still has nodes.
+    """
+    host = chosen(context.hosts, [name])[name]
+    left = [cluster.name for cluster in _on(context, name)]
+    if left:
+        raise InputError(
+            f"Host {name} still has nodes of {', '.join(left)}.",
+            f"epic-run host drain {name} moves them; with --lost if the machine is gone.",
+        )
+    if not host.is_local:
+        _play(context, "host-remove", context.hosts, removing=name)
+    with context.store.transaction() as transaction:
+        transaction.forget_host(name)
+
+
+def findings(
+    facts: Mapping[str, Mapping[str, Any]], silent: Mapping[str, str], span: tuple[float, float]
+) -> list[Finding]:
+    """Return what is worth knowing of hosts: a pure function.
+
+    Args:
+        facts: What each host said of itself (`epic_facts` of the module epic_host_facts).
+        silent: Hosts that could not be reached, and why.
+        span: This machine's clock before and after they were asked, in seconds since the epoch.
+    """
+    found = [
+        Finding(name, f"It cannot be reached: {why}", f"ssh {name} has to work without a password.")
+        for name, why in silent.items()
+    ]
+    # Nobody listens at a host that is no member yet.
+    members = {
+        said["swarm"].get("address")
+        for said in facts.values()
+        if (said.get("swarm") or {}).get("state") == "active"
+    }
+    mtus = {name: said["mtu"] for name, said in facts.items() if said.get("mtu")}
+    for name, said in facts.items():
+        found += [Finding(name, what, mend) for what, mend in _of_host(said, members, span)]
+        if name in mtus and mtus[name] > min(mtus.values()):
+            what = f"Its packets may have {mtus[name]} bytes, another host's {min(mtus.values())}"
+            found.append(Finding(name, f"{what}; networks between hosts use the smaller."))
+    return found
+
+
+def _of_host(
+    said: Mapping[str, Any], members: Container[str], span: tuple[float, float]
+) -> Iterator[tuple[str, str]]:
+    if said.get("docker_error"):
+        yield (
+            f"Docker does not answer: {said['docker_error']}",
+            "epic-run host prepare installs it.",
+        )
+        return
+    version = tuple(int(part) for part in str(said["docker_version"]).split(".")[:2])
+    if version < OLDEST_DOCKER:
+        yield f"Docker {said['docker_version']} is too old.", "Upgrade it to 20.10 or newer."
+    off = max(span[0] - said["clock"], said["clock"] - span[1], 0.0)
+    if off > CLOCK_SECONDS:
+        yield f"Its clock is {off:.0f} s off this machine's.", "Run chrony or systemd-timesyncd."
+    if said["disk_free_bytes"] < LEAST_FREE_DISK:
+        yield (
+            f"{bytes_text(said['disk_free_bytes'])} are free at {said['disk_path']}.",
+            "docker image prune, or a larger disk.",
+        )
+    if said["swarm"].get("state") != "active":
+        yield "It is no member of the swarm.", "epic-run host prepare lets it join."
+    for address, ports in said.get("ports", {}).items():
+        closed = [name for name, state in ports.items() if state in ("refused", "silent", "error")]
+        if closed and address in members:
+            names = ", ".join(name.replace("_", "/") for name in closed)
+            yield f"It does not reach {names} of {address}.", "Open the ports between the hosts."
+    for line in said.get("firewall", ()):
+        yield line, ""
+    if said.get("disk_quota") == "none":
+        yield "The disk of a node is counted, but not limited (no XFS project quota).", ""
+
+
+def _play(
+    context: Context, verb: str, hosts: Mapping[str, Host], *, removing: str = ""
+) -> list[Finding]:
+    if all(host.is_local for host in hosts.values()):
+        raise InputError(
+            "There is no inventory of hosts: this machine is the only one, and needs no preparing.",
+            "Write hosts.yml under EPIC_HOME, or name an inventory by EPIC_INVENTORY; epic-run "
+            "doctor looks at this machine.",
+        )
+    variables = {"host_remove_name": removing} if removing else {}
+    with operate(
+        context.store, tenant="", cluster="", verb=verb, arguments={"hosts": sorted(hosts)},
+        user="", prepare=lambda _: None, listener=context.listener,
+    ) as running:  # fmt: skip
+        began = time.time()
+        heard = run_playbook(
+            verb,
+            hosts_inventory(context.hosts, variables),
+            running.directory,
+            operation=running.record.id,
+            listener=running.listener,
+            limit=hosts if len(hosts) < len(context.hosts) else (),
+            silent_ok=True,
+        )
+        ended = time.time()
+        with context.store.transaction() as transaction:
+            for name, said in heard.facts.items():
+                _put(transaction, name, facts=said, checked_at=ended)
+        return findings(heard.facts, heard.silent, (began, ended))
+
+
+def _set_draining(context: Context, name: str, *, draining: bool) -> None:
+    with context.store.transaction() as transaction:
+        _put(transaction, name, draining=draining)
+
+
+def _put(transaction: Transaction, name: str, **changes: Any) -> None:
+    known = transaction.hosts().get(name, HostRecord(name))
+    transaction.put_host(replace(known, **changes))
+
+
+def _on(context: Context, name: str) -> list[ClusterRecord]:
+    with context.store.read() as transaction:
+        clusters = transaction.clusters()
+    return [cluster for cluster in clusters if any(node.host == name for node in cluster.nodes)]

@@ -1,0 +1,130 @@
+"""The hosts of this site: the inventory, and what the store remembers of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from epic_runner.errors import InputError
+from epic_runner.host_inventory import Entry, inventory_path, read_inventory
+from epic_runner.hosts import CPU_OVERCOMMIT, Host, local_host
+from epic_runner.spec.quantities import parse_size
+from epic_runner.store import HostRecord, Store
+
+
+def site_hosts(store: Store) -> dict[str, Host]:
+    """Return all hosts by name: those of the inventory, else this machine.
+
+    A host that has left the inventory while clusters have nodes on it is still among them, takes
+    no new ones, and is asked under its bare name.
+    """
+    path = inventory_path()
+    with store.read() as transaction:
+        known = transaction.hosts()
+        used = {node.host for cluster in transaction.clusters() for node in cluster.nodes}
+    entries = read_inventory(path) if path else {}
+    return arrange(entries, known, used)
+
+
+def arrange(
+    entries: Mapping[str, Entry], known: Mapping[str, HostRecord], used: Iterable[str]
+) -> dict[str, Host]:
+    """Return the hosts by name: a pure function, but for what this machine is.
+
+    Args:
+        entries: The inventory's hosts; none where there is no inventory.
+        known: What the store remembers of hosts.
+        used: The hosts that clusters have nodes on.
+    """
+    hosts = {
+        name: described(entry, known.get(name, HostRecord(name))) for name, entry in entries.items()
+    }
+    if not hosts:
+        host = local_host()
+        hosts[host.name] = _with(host, draining=known.get(host.name, HostRecord("")).draining)
+    for name in sorted({*used} - hosts.keys()):
+        gone = local_host() if name == "local" else Host(name, 0, 0)
+        hosts[name] = _with(gone, draining=True)
+    return hosts
+
+
+def described(entry: Entry, record: HostRecord) -> Host:
+    """Return a host of the inventory with its capacity: what people say of it, else its facts.
+
+    Raises:
+        InputError: A variable of ours says what it cannot mean.
+    """
+    facts, variables = record.facts, entry.variables
+    if variables.get("ansible_connection") == "local" and not facts:
+        local = local_host()
+        facts = {"cores": local.cores, "memory_bytes": local.memory_bytes}
+    return Host(
+        name=entry.name,
+        cores=int(_number(entry, "epic_cores", facts.get("cores", 0))),
+        memory_bytes=_bytes(entry, "epic_memory", facts.get("memory_bytes", 0)),
+        disk_bytes=_bytes(entry, "epic_disk", facts.get("disk_bytes", 0)),
+        cpu_overcommit=_number(entry, "epic_cpu_overcommit", CPU_OVERCOMMIT),
+        memory_overcommit=_number(entry, "epic_memory_overcommit", 1.0),
+        disk_overcommit=_number(entry, "epic_disk_overcommit", 1.0),
+        rack=str(variables.get("epic_rack", entry.group)),
+        draining=record.draining,
+        checked=bool(facts),
+        mtu=int(facts.get("mtu") or 0),
+        manager=facts.get("swarm", {}).get("role") == "manager",
+        variables=variables,
+    )
+
+
+def is_spread(hosts: Mapping[str, Host]) -> bool:
+    """Whether tenants' networks span hosts; else each is a bridge of the one host there is."""
+    return any(not host.is_local for host in hosts.values())
+
+
+def chosen(hosts: Mapping[str, Host], names: Iterable[str]) -> dict[str, Host]:
+    """Return the hosts that people named, all of them where they named none.
+
+    Raises:
+        InputError: There is no host of a name.
+    """
+    names = [*names]
+    unknown = [name for name in names if name not in hosts]
+    if unknown:
+        import difflib
+
+        near = difflib.get_close_matches(unknown[0], hosts, n=1)
+        raise InputError(
+            f"There is no host {unknown[0]}; there is {', '.join(hosts)}.",
+            f"Did you mean {near[0]}?" if near else "epic-run host list shows the hosts.",
+        )
+    return {name: hosts[name] for name in names} or dict(hosts)
+
+
+def _with(host: Host, **changes: Any) -> Host:
+    from dataclasses import replace
+
+    return replace(host, **changes)
+
+
+def _number(entry: Entry, name: str, otherwise: float) -> float:
+    value = entry.variables.get(name, otherwise)
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = -1.0
+    if number < 0:
+        raise InputError(
+            f"Host {entry.name} of the inventory has {name}: {value!r}, which is no number."
+        )
+    return number
+
+
+def _bytes(entry: Entry, name: str, otherwise: int) -> int:
+    value = entry.variables.get(name)
+    if value is None:
+        return int(otherwise)
+    try:
+        return parse_size(value)
+    except ValueError as problem:
+        raise InputError(
+            f"Host {entry.name} of the inventory has {name}: {value!r}: {problem}."
+        ) from problem

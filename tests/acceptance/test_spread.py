@@ -1,0 +1,271 @@
+"""Clusters spread over several hosts: their life, and the loss and return of a host.
+
+The steps are those of docs/hosts.md: an inventory, `host prepare`, a launch; images come by
+themselves.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import life_support
+import pytest
+import yaml
+from life_support import Site, until
+
+pytestmark = pytest.mark.docker
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+HOSTS = ["host-1", "host-2", "host-3"]
+# Seconds that people wait at most for a status that tells of a lost host.
+STATUS_SECONDS = 30
+
+
+class Spread:
+    """A site on a laboratory of its own."""
+
+    def __init__(self, site: Site, lab: str) -> None:
+        self.site = site
+        self.lab = lab
+
+    def call(self, *words: str) -> str:
+        done = subprocess.run(
+            [str(ROOT / "scripts" / "lab"), *words],
+            capture_output=True, text=True, check=False, timeout=600,
+            env={**os.environ, "EPIC_LAB": self.lab, "EPIC_HOME": str(self.site.home)},
+        )  # fmt: skip
+        assert done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
+        return done.stdout.strip()
+
+    def on(self, host: str, *command: str) -> str:
+        """Run a command on a host."""
+        return self.call("ssh", host, *command)
+
+    def machine(self, verb: str, host: str) -> None:
+        """Kill, start, pause a simulated host."""
+        subprocess.run(["docker", verb, f"epic-{self.lab}-{host}"], check=True, capture_output=True)
+
+    def places(self, cluster: str) -> dict[str, str]:
+        """Return the host of each node, as `status` has it."""
+        return {node["name"]: node["host"] for node in self.site.status(cluster)["nodes"]}
+
+    def containers(self, host: str) -> list[str]:
+        """Return the names of the tenant's containers on a host."""
+        wanted = f"label=epic.tenant={self.site.tenant}"
+        names = self.on(host, "docker", "ps", "-a", "--format", "'{{.Names}}'", "--filter", wanted)
+        return sorted(names.split())
+
+    def inside(self, node: str, command: str, cluster: str = "wide") -> str:
+        """Run a shell's line in a node, as a member."""
+        return self.site.run("shell", cluster, node, "--", "bash", "-c", command).out.strip()
+
+
+@pytest.fixture(scope="module")
+def spread(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spread]:
+    with life_support.site(tmp_path_factory.mktemp("spread")) as site:
+        made = Spread(site, site.tenant.replace("-", ""))
+        made.call("up")
+        try:
+            inventory = yaml.safe_load(Path(made.call("inventory")).read_text(encoding="utf-8"))
+            (site.home / "hosts.yml").write_text(yaml.safe_dump(inventory), encoding="utf-8")
+            site.run("host", "prepare")
+            site.run("launch", site.template("wide", workers=3))
+            yield made
+        finally:
+            made.call("down")
+
+
+@pytest.fixture
+def third(spread: Spread) -> Iterator[str]:
+    """host-3, which is well again after the test."""
+    yield "host-3"
+    subprocess.run(
+        ["docker", "start", f"epic-{spread.lab}-host-3"], check=True, capture_output=True
+    )
+    until(lambda: _answers(spread, "host-3"), "host-3 is back", pause=0.5)
+
+
+def _answers(spread: Spread, host: str) -> bool:
+    try:
+        return bool(spread.on(host, "docker", "version", "--format", "'{{.Server.Version}}'"))
+    except AssertionError:
+        return False
+
+
+def test_hosts_are_listed_with_what_is_promised_of_them(spread: Spread) -> None:
+    found = {host["name"]: host for host in spread.site.json("host", "list")}
+    assert list(found) == HOSTS
+    assert {host["state"] for host in found.values()} == {"ready"}
+    assert sum(host["nodes"] for host in found.values()) == 4
+    assert {host["rack"] for host in found.values()} == {"a", "b"}
+    assert all(host["facts"]["swarm"]["state"] == "active" for host in found.values())
+    spread.site.run("host", "check")
+
+
+def test_a_cluster_is_spread_over_hosts_and_its_master_keeps_apart(spread: Spread) -> None:
+    places = spread.places("wide")
+    assert set(places.values()) == set(HOSTS)
+    assert list(places.values()).count(places["master-1"]) == 1
+    assert spread.site.status("wide")["health"] == "green"
+
+
+def test_a_job_runs_on_the_workers_of_all_hosts(spread: Spread, tmp_path: Path) -> None:
+    job = tmp_path / "where.py"
+    job.write_text(
+        "import socket, time\n"
+        "from pyspark.sql import SparkSession\n"
+        "context = SparkSession.builder.getOrCreate().sparkContext\n"
+        "def where(_):\n"
+        "    time.sleep(0.3)\n"
+        "    return socket.gethostname()\n"
+        "end = time.monotonic() + 120\n"
+        "seen = set()\n"
+        "while len(seen) < 3 and time.monotonic() < end:\n"
+        "    seen |= set(context.parallelize(range(12), 12).map(where).collect())\n"
+        "print('workers:', *sorted(seen))\n",
+        encoding="utf-8",
+    )
+    told = spread.site.run("submit", "wide", str(job)).out
+    assert "workers: wide-worker-1 wide-worker-2 wide-worker-3" in told
+
+
+def test_names_lead_to_addresses_and_back_on_every_host(spread: Spread) -> None:
+    for node in ("master-1", "worker-1", "worker-2", "worker-3"):
+        own = spread.inside(node, "hostname -i")
+        for other in ("master-1", "worker-3"):
+            seen = spread.inside(other, f"getent hosts wide-{node} | cut -d' ' -f1")
+            assert seen == own
+            back = spread.inside(other, f"getent hosts {own} | awk '{{print $2}}'")
+            assert spread.inside(other, f"getent hosts {back} | cut -d' ' -f1") == own
+
+
+def test_nodes_reach_neither_their_host_nor_the_world(spread: Spread) -> None:
+    address = spread.on("host-1", "hostname", "-i").split()[0]
+    line = "timeout 3 bash -c '</dev/tcp/{}/{}' 2>/dev/null && echo open || echo closed"
+    worker = next(name for name, host in spread.places("wide").items() if host == "host-1")
+    for target, port in ((address, 22), (address, 2377), (address, 7946), ("169.254.169.254", 80)):
+        assert spread.inside(worker, line.format(target, port)) == "closed"
+    # The same probe sees what may be seen.
+    assert spread.inside(worker, line.format("wide-master-1", 7077)) == "open"
+
+
+def test_ad_hoc_plays_reach_the_nodes_of_all_hosts(spread: Spread) -> None:
+    done = subprocess.run(
+        [str(Path(sys.executable).parent / "ansible"), "-i", str(ROOT / "inventories" / "epic.yml"),
+         "wide", "-m", "command", "-a", "hostname"],
+        env={**spread.site.environment(), "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")},
+        capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    for node in ("wide-master-1", "wide-worker-1", "wide-worker-2", "wide-worker-3"):
+        assert f"\n{node}\n" in done.stdout
+
+
+def test_addresses_and_data_outlast_stop_and_start(spread: Spread) -> None:
+    before = spread.inside("worker-1", "echo kept > ~/note; hostname -i")
+    spread.site.run("stop", "wide")
+    assert spread.site.status("wide")["health"] == "green"
+    spread.site.run("start", "wide")
+    assert spread.inside("worker-1", "cat ~/note; hostname -i") == f"kept\n{before}"
+
+
+def test_a_drained_host_gives_its_workers_away_and_takes_no_new_ones(spread: Spread) -> None:
+    leaving = [name for name, host in spread.places("wide").items() if host == "host-3"]
+    assert leaving
+    told = spread.site.json("host", "drain", "host-3")
+    assert told["left"] == [name for name in told["left"] if "master" in name]
+    spread.site.run("expand", "wide", "--by", "1")
+    assert "host-3" not in [
+        host for name, host in spread.places("wide").items() if name != "master-1"
+    ]
+    assert spread.site.status("wide")["health"] == "green"
+    spread.site.run("host", "drain", "host-3", "--undo")
+    spread.site.run("expand", "wide", "--by", "1")
+    assert "host-3" in spread.places("wide").values()
+
+
+def test_the_loss_of_a_host_is_told_in_time_and_made_good_elsewhere(
+    spread: Spread, third: str
+) -> None:
+    others = spread.site.template("other", workers=1)
+    lost = [name for name, host in spread.places("wide").items() if host == third]
+    assert lost
+    spread.machine("kill", third)
+    began = time.monotonic()
+    status = spread.site.status("wide")
+    assert time.monotonic() - began < STATUS_SECONDS
+    assert status["health"] in ("yellow", "red")
+    assert third in status["reason"]
+    # What begins now finishes on the hosts that are there.
+    spread.site.run("launch", others)
+    assert third not in spread.places("other").values()
+    # Without being told that the host is gone for good, its nodes are waited for.
+    refused = spread.site.run("repair", "wide", code=1)
+    assert f"epic-run host drain {third} --lost" in refused.err
+    spread.site.run("host", "drain", third, "--lost")
+    status = spread.site.status("wide")
+    assert status["health"] == "green"
+    assert third not in [node["host"] for node in status["nodes"]]
+
+    # It comes back with what it had: containers go, volumes stay.
+    spread.machine("start", third)
+    until(lambda: _answers(spread, third), "the host is back", pause=0.5)
+    assert spread.containers(third)
+    volumes = spread.on(third, "docker", "volume", "ls", "-q")
+    told = spread.site.json("host", "drain", third, "--undo")
+    assert told["cleaned"] == [f"{spread.site.tenant}/wide"]
+    assert spread.containers(third) == []
+    assert spread.on(third, "docker", "volume", "ls", "-q") == volumes
+    assert spread.site.status("wide")["health"] == "green"
+    spread.site.run("destroy", "other", "--yes")
+
+
+def test_a_host_that_restarts_brings_its_nodes_back_by_itself(spread: Spread, third: str) -> None:
+    spread.site.run("expand", "wide", "--by", "2")
+    assert third in spread.places("wide").values()
+    spread.machine("restart", third)
+    until(lambda: spread.site.status("wide")["health"] == "green", "all nodes are back", pause=1.0)
+
+
+def test_a_cut_off_host_is_red_or_yellow_and_green_again_when_it_is_back(
+    spread: Spread, third: str
+) -> None:
+    spread.machine("pause", third)
+    try:
+        began = time.monotonic()
+        status = spread.site.status("wide")
+        assert time.monotonic() - began < STATUS_SECONDS
+        assert status["health"] in ("yellow", "red")
+        assert third in status["reason"]
+    finally:
+        spread.machine("unpause", third)
+    until(lambda: spread.site.status("wide")["health"] == "green", "all nodes are back", pause=1.0)
+
+
+def test_a_host_with_nodes_is_not_removed_and_one_without_is(spread: Spread, third: str) -> None:
+    refused = spread.site.run("host", "remove", third, code=2)
+    assert f"Host {third} still has nodes of wide" in refused.err
+    spread.site.run("host", "drain", third)
+    if third not in spread.places("wide").values():
+        spread.site.run("host", "remove", third)
+        states = {host["name"]: host["state"] for host in spread.site.json("host", "list")}
+        assert states == {"host-1": "ready", "host-2": "ready", third: "unknown"}
+
+
+def test_a_destroyed_cluster_leaves_nothing_on_any_host(spread: Spread) -> None:
+    spread.site.run("destroy", "wide", "--yes")
+    for host in HOSTS:
+        assert spread.containers(host) == []
+        wanted = f"label=epic.tenant={spread.site.tenant}"
+        volumes = spread.on(host, "docker", "volume", "ls", "--filter", wanted, "-q").split()
+        kept = f"epic.{spread.site.tenant}.wide.worker-"
+        # The tenant's storage, and what was left of nodes of a lost host, are people's to remove.
+        assert all(name.endswith(".storage") or name.startswith(kept) for name in volumes)
+    spread.site.run("tenant", "remove", spread.site.tenant, "--yes")
+    networks = spread.on("host-1", "docker", "network", "ls", "--format", "'{{.Name}}'")
+    assert f"epic-{spread.site.tenant}" not in networks.split()
