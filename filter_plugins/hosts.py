@@ -7,9 +7,6 @@ from typing import Any
 
 # What the role docker_host registers on each host, the newest first.
 REGISTERED = ("__docker_host_joined", "__docker_host_made", "__docker_host_seen")
-# The states in which a host's membership stays as it is.
-STEADY = ("inactive", "active")
-
 HostVars = Mapping[str, Mapping[str, Any]]
 
 
@@ -52,15 +49,14 @@ def swarm_plan(
     """
     plan: dict[str, Any] = {"first": "", "manager": "", "joining": [], "problem": ""}
     known = {host: state for host, state in states.items() if state}
-    broken = {host: state for host, state in known.items() if state["state"] not in STEADY}
-    members = [host for host, state in known.items() if state["state"] == "active"]
+    members = [host for host, state in known.items() if state["state"] != "inactive"]
+    locked = [host for host in members if known[host]["state"] == "locked"]
     managers = [host for host in members if known[host]["control"]]
     free = [host for host in acting if known.get(host, {}).get("state") == "inactive"]
-    if broken:
-        why = "; ".join(f"{host}: {state['state']}" for host, state in broken.items())
+    if locked:
         plan["problem"] = (
-            f"These hosts are stuck on their way into or out of a swarm ({why}). On each of them: "
-            "docker swarm leave --force, then prepare again."
+            f"The swarm of {', '.join(locked)} is locked. On each of them: docker swarm unlock, "
+            "then prepare again."
         )
     elif members and not managers:
         plan["problem"] = managers_are_gone(members)
@@ -104,7 +100,7 @@ def of_other_swarms(known: Mapping[str, Mapping[str, Any]], managers: Sequence[s
     return [
         host
         for host, state in known.items()
-        if state["state"] == "active"
+        if state["state"] != "inactive"
         and (
             state["cluster"] != own["cluster"]
             if state["control"]

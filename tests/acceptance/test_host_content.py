@@ -154,7 +154,7 @@ def test_a_living_host_is_removed_and_another_one_takes_over(content: Content) -
 def test_hosts_that_were_removed_come_back(content: Content) -> None:
     # One of them died as a manager, and does not know that the others went on without it.
     content.lab.call("up")
-    assert content.membership("host-3") == "active"
+    assert content.membership("host-3") in {"active", "pending"}
     content.play("host-prepare")
     assert sorted(content.nodes("host-2").items()) == [
         ("host-1", "Reachable"), ("host-2", "Leader"), ("host-3", "Reachable"),

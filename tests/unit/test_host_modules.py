@@ -290,6 +290,8 @@ LIMB = state("active", node_id="n2", managers=["192.0.2.1:2377"])
         ({"a": state(), "b": HEAD, "c": LIMB}, "", "b", ["a"]),
         ({"a": None, "b": HEAD, "c": state()}, "", "b", ["c"]),
         ({"a": HEAD}, "", "a", []),
+        # It was removed while it was dead, or will be back in a moment: the manager knows.
+        ({"a": {**LIMB, "state": "pending"}, "b": HEAD}, "", "b", []),
     ],
 )
 def test_the_first_host_makes_the_swarm_unless_there_is_one(
@@ -313,7 +315,9 @@ def test_hosts_that_the_play_does_not_run_on_do_not_join() -> None:
         ({"a": HEAD, "b": state("active", control=True, cluster="c2", managers=["x:1"])},
          "b and a are in different swarms"),
         ({"a": HEAD, "b": state("active", managers=["192.0.2.9:2377"])}, "different swarms"),
-        ({"a": HEAD, "b": state("pending")}, "b: pending"),
+        ({"a": HEAD, "b": state("pending", managers=["192.0.2.9:2377"])}, "different swarms"),
+        ({"a": state("pending", managers=["192.0.2.9:2377"])}, "or too few"),
+        ({"a": HEAD, "b": state("locked")}, "docker swarm unlock"),
     ],
 )  # fmt: skip
 def test_what_would_do_harm_is_refused(states: dict[str, Any], word: str) -> None:

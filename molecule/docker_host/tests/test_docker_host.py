@@ -1,0 +1,46 @@
+"""What the role `docker_host` makes of a machine that had neither Docker nor Python."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+
+@pytest.fixture
+def machine(node):
+    return node("machine")
+
+
+def test_docker_was_installed_and_answers(machine):
+    assert machine.package("docker.io").is_installed
+    assert json.loads(machine.check_output("docker version -f '{{json .Server.Version}}'"))
+
+
+def test_python_was_installed_for_modules(machine):
+    assert machine.check_output("/usr/bin/python3 -c 'print(1)'") == "1"
+
+
+def test_the_host_is_the_manager_of_a_swarm_of_its_own(machine):
+    assert machine.check_output("docker node ls -f role=manager -f name=machine -q")
+    labels = "docker node inspect self -f '{{json .Spec.Labels}}'"
+    assert json.loads(machine.check_output(labels)) == {"epic.host": "machine"}
+
+
+def test_overlays_can_be_made(machine):
+    machine.check_output("docker network create -d overlay --attachable --internal span")
+    machine.check_output("docker network rm span")
+
+
+def test_accounts_that_were_named_use_docker(machine):
+    assert machine.check_output("su ops -c 'docker ps -q'") == ""
+    assert machine.run("su nobody -s /bin/sh -c 'docker ps -q'").failed
+
+
+def test_settings_are_kept_for_the_next_start(machine):
+    kept = machine.file("/etc/sysctl.d/60-epic.conf")
+    assert kept.contains("^net.ipv4.ip_forward = 1$")
+    assert kept.mode == 0o644
+    # A container's kernel is its machine's: what is not its own is left alone.
+    assert not kept.contains("max_map_count")
+    assert machine.file("/etc/modules-load.d/epic.conf").contains("^overlay$")
