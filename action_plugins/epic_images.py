@@ -40,6 +40,9 @@ OPENED = re.compile(r"Allocated port (\d+) for remote forward")
 
 display = Display()
 
+# It runs own modules with little ado.
+Runner: Any = action_loader.get("epic_nodes", class_only=True)
+
 
 def utility(name: str) -> ModuleType:
     """Import a module of `module_utils` here on the controller."""
@@ -53,7 +56,7 @@ def utility(name: str) -> ModuleType:
     return sys.modules[full]
 
 
-class ActionModule(action_loader.get("epic_nodes", class_only=True)):  # type: ignore[misc]
+class ActionModule(Runner):  # type: ignore[misc]
     """Runs the module epic_images, first to look, then to pull."""
 
     def run(
@@ -62,7 +65,7 @@ class ActionModule(action_loader.get("epic_nodes", class_only=True)):  # type: i
         """Bring the images that the host lacks."""
         if self._connection.transport == "local":
             return {"changed": False, "images": {}}
-        super(action_loader.get("epic_nodes", class_only=True), self).run(tmp, task_vars)
+        super(Runner, self).run(tmp, task_vars)
         self._vars = task_vars or {}
         self._docker = utility("epic_docker")
         self._registry = utility("epic_registry")
@@ -84,7 +87,13 @@ class ActionModule(action_loader.get("epic_nodes", class_only=True)):  # type: i
         if answer.get("failed"):
             return answer
         found = answer["found"]
-        built = {image: self._registry.find(engine, image) for image in images}
+        try:
+            built = {image: self._registry.find(engine, image) for image in images}
+        except self._docker.DockerError:
+            # A controller without an engine has nothing to compare with, and nothing to give.
+            if not all(found.values()):
+                raise
+            built = dict.fromkeys(images)
         # What is built elsewhere and came to the host by itself is left as it is.
         unknown = [image for image in images if not built[image] and not found[image]]
         if unknown:

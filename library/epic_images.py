@@ -66,6 +66,7 @@ moved_bytes:
   returned: success
 """
 
+import contextlib
 import fcntl
 import os
 import re
@@ -158,6 +159,7 @@ def pull(docker: Docker, params: dict[str, Any]) -> dict[str, Any]:
 
 def take(docker: Docker, image: str, source: str, auth: str) -> None:
     """Pull one image from `source`, a reference by digest, and name it."""
+    before = found(docker, image)
     repository, _, digest = source.partition("@")
     query = {"fromImage": repository, "tag": digest}
     try:
@@ -169,6 +171,16 @@ def take(docker: Docker, image: str, source: str, auth: str) -> None:
     docker.request("POST", f"/images/{source}/tag", query={"repo": name, "tag": tag})
     # The name by which it came means nothing later: the port is another one each time.
     docker.request("DELETE", f"/images/{source}", query={"noprune": "1"}, missing_ok=True)
+    if before:
+        forget(docker, before)
+
+
+def forget(docker: Docker, image_id: str) -> None:
+    """Remove an image that has lost its name, unless something still uses it."""
+    left = docker.request("GET", f"/images/{image_id}/json", missing_ok=True)
+    if left and not left.get("RepoTags") and not left.get("RepoDigests"):
+        with contextlib.suppress(DockerError):
+            docker.request("DELETE", f"/images/{image_id}")
 
 
 def is_exposed(port: int) -> bool:

@@ -49,8 +49,9 @@ def wanted(catalog: Catalog, names: Sequence[str]) -> list[str]:
         apps = tuple(app for app in apps if app.reference in built and (app.roles or app.services))
     missing = [app for app in apps if app.reference not in built]
     if missing or not apps:
+        what = f"{', '.join(app.reference for app in missing)} is not" if missing else "No image is"
         raise NotFound(
-            f"{', '.join(app.reference for app in missing) or 'No image'} is not built yet.",
+            f"{what} built yet.",
             " ".join(["epic-run image build", *(app.name for app in missing)]),
         )
     return [app.reference for app in apps]

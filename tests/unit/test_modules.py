@@ -258,6 +258,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.rfile.read(int(self.headers.get("Content-Length") or 0))
         if self.path.endswith("/exec"):
             self.answer(201, b'{"Id": "e1"}')
+        elif self.path.startswith("/images/create"):
+            self.answer(200, b'{"status": "Pulling"}\r\n{"error": "no space left on device"}\r\n')
+        elif self.path.startswith("/images/missing"):
+            self.answer(404, b'{"message": "No such image"}')
         else:
             frames = [(1, b"out"), (2, b"err"), (1, b"more")]
             body = b"".join(struct.pack(">BxxxL", n, len(data)) + data for n, data in frames)
@@ -301,6 +305,15 @@ def test_refusals_carry_the_engines_own_words(client: Any) -> None:
     with pytest.raises(utility.DockerError, match="No such container") as refused:
         client.request("GET", "/containers/missing/json")
     assert refused.value.status == 404
+
+
+def test_messages_come_until_one_of_them_is_an_error(client: Any) -> None:
+    came = client.messages("/images/create", {"fromImage": "x"}, {})
+    assert next(came) == {"status": "Pulling"}
+    with pytest.raises(utility.DockerError, match="no space left on device"):
+        next(came)
+    with pytest.raises(utility.DockerError, match="No such image"):
+        next(client.messages("/images/missing/push", {}, {}))
 
 
 def test_an_engine_that_is_not_there_is_told(tmp_path: Path) -> None:
