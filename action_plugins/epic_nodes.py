@@ -1,4 +1,4 @@
-"""Runs the modules epic_nodes, epic_exec and epic_tenant with little ado.
+"""Runs the modules epic_nodes, epic_exec, epic_tenant and epic_gateway with little ado.
 
 A stock module call packs its utilities into an archive that the host unpacks, imports and compiles
 anew: 0.7 s of processor time, of which the module's own work is a tenth. These modules need nothing

@@ -68,13 +68,17 @@ def remove(params: dict[str, Any], *, check_mode: bool) -> dict[str, Any]:
         if containers:
             names = ", ".join(container["Names"][0].lstrip("/") for container in containers)
             return {"failed": True, "msg": f"The tenant still has containers here: {names}"}
+        volumes = [item["Name"] for item in docker.labelled("volumes", labels)]
+        networks = docker.labelled("networks", labels)
         targets = [
-            *(f"/volumes/{item['Name']}" for item in docker.labelled("volumes", labels)),
-            *(f"/networks/{item['Name']}" for item in docker.labelled("networks", labels)),
+            *(f"/volumes/{name}" for name in volumes),
+            *(f"/networks/{item['Name']}" for item in networks),
         ]
-        for target in targets:
-            if not check_mode:
-                docker.request("DELETE", target, missing_ok=True)
+        if not check_mode:
+            for name in volumes:
+                docker.request("DELETE", f"/volumes/{name}", missing_ok=True)
+            for item in networks:
+                docker.remove_network(item["Id"])
     except DockerError as problem:
         return {"failed": True, "msg": str(problem)}
     return {"changed": bool(targets), "removed": targets}
