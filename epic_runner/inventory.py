@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from epic_runner.cluster import Node, RoleSpec
+from epic_runner.gateway.paths import cluster_prefix, routes
+from epic_runner.gateway.site import Gateway
 from epic_runner.hosts import SOCKET, Host
 from epic_runner.store.records import ClusterRecord, TenantRecord
 
@@ -28,6 +30,7 @@ def cluster_inventory(
     hosts: Mapping[str, Host],
     *,
     secrets_file: Path,
+    gateway: Gateway | None = None,
 ) -> dict[str, Any]:
     """Return the inventory of one cluster, as data for a YAML file.
 
@@ -36,6 +39,7 @@ def cluster_inventory(
         tenant: Its tenant, for the members' accounts.
         hosts: All Docker hosts by name.
         secrets_file: The file that holds the cluster's token; only its path goes in.
+        gateway: The gateway that the cluster is to be reached by; None where the site has none.
     """
     leaving = [node for node in cluster.nodes if node.short_name in cluster.leaving]
     # A cluster without a single node may still have volumes somewhere.
@@ -48,6 +52,7 @@ def cluster_inventory(
                 "docker_hosts": {
                     "hosts": {name: dict(hosts[name].variables) for name in used_hosts}
                 },
+                **gateway_group(gateway, hosts),
                 group: {
                     "children": {
                         f"{group}_{group_name(role.name)}": {
@@ -81,8 +86,11 @@ def cluster_inventory(
                         for member in tenant.members
                     ],
                     "labels": labels(cluster, tenant),
+                    "path": cluster_prefix(cluster.tenant, cluster.name) if gateway else "",
+                    "routes": routes(cluster.spec, cluster.staying(), cluster.owner),
                 },
                 "epic_secrets_file": str(secrets_file),
+                "epic_gateway": {"name": gateway.name if gateway else ""},
             },
         }
     }
@@ -100,6 +108,12 @@ def hosts_inventory(hosts: Mapping[str, Host], variables: Mapping[str, Any]) -> 
             "vars": dict(variables),
         }
     }
+
+
+def gateway_group(gateway: Gateway | None, hosts: Mapping[str, Host]) -> dict[str, Any]:
+    """Return the group of the gateway's host; empty where the site has no gateway."""
+    on = {gateway.host: dict(hosts[gateway.host].variables)} if gateway else {}
+    return {"gateway_hosts": {"hosts": on}}
 
 
 def labels(cluster: ClusterRecord, tenant: TenantRecord) -> dict[str, str]:

@@ -16,6 +16,8 @@ from typing import Any
 from epic_runner import docker_api
 from epic_runner.cluster import Endpoint, Node
 from epic_runner.errors import EpicError
+from epic_runner.gateway.paths import endpoint_prefix
+from epic_runner.gateway.site import Gateway, behind
 from epic_runner.hosts import Host
 from epic_runner.operations import is_alive
 from epic_runner.secrets import cluster_token
@@ -188,15 +190,20 @@ def ask(port: int, path: str) -> tuple[Any, str | None]:
 
 
 def probe_all(
-    cluster: ClusterRecord, probes: Mapping[str, AppProbe], asked: Callable[..., Any] = ask
+    cluster: ClusterRecord,
+    probes: Mapping[str, AppProbe],
+    asked: Callable[..., Any] = ask,
+    *,
+    is_behind_gateway: bool = False,
 ) -> Answers:
     """Ask every service that has a probe; each address is asked once."""
+    prefixes = path_prefixes(cluster) if is_behind_gateway else {}
     ports = {(name, node.name): port for node in cluster.nodes for name, port in node.ports.items()}
     addresses: dict[tuple[int, str], None] = {}
     for probe in probes.values():
-        for (endpoint, _), port in ports.items():
+        for (endpoint, node_name), port in ports.items():
             if endpoint == probe.endpoint:
-                addresses[port, probe.path] = None
+                addresses[port, prefixes.get((endpoint, node_name), "") + probe.path] = None
     with ThreadPoolExecutor(max(len(addresses), 1)) as pool:
         said = dict(zip(addresses, pool.map(lambda item: asked(*item), addresses), strict=True))
     answers: dict[tuple[str, str], str | None] = {}
@@ -208,19 +215,35 @@ def probe_all(
             # A service with an endpoint of its own is asked itself, another one by its registry.
             own = ports.get((probe.endpoint, node.name))
             port = own or next((p for (name, _), p in ports.items() if name == probe.endpoint), 0)
-            answer, problem = said.get((port, probe.path), (None, "cannot be asked"))
+            path = prefixes.get((probe.endpoint, node.name), "") + probe.path
+            answer, problem = said.get((port, path), (None, "cannot be asked"))
             answers[service, node.name] = problem or evaluate(probe, answer, node.name)
     return answers
 
 
-def endpoints(cluster: ClusterRecord, *, with_token: bool) -> tuple[EndpointStatus, ...]:
-    """Return the addresses of a cluster, on the host's loopback."""
+def path_prefixes(cluster: ClusterRecord) -> dict[tuple[str, str], str]:
+    """Return the paths that services are told behind a gateway, by endpoint and node."""
+    return {
+        (endpoint.name, node.name): endpoint_prefix(node, endpoint.name)
+        for node in cluster.nodes
+        for endpoint in cluster.spec.role(node.role).endpoints
+        if endpoint.keeps_path
+    }
+
+
+def endpoints(
+    cluster: ClusterRecord, *, with_token: bool, gateway: Gateway | None = None
+) -> tuple[EndpointStatus, ...]:
+    """Return the addresses of a cluster: behind its gateway, else on the host's loopback."""
     found = []
     for node in cluster.nodes:
         for endpoint in cluster.spec.role(node.role).endpoints:
             port = node.ports.get(endpoint.name)
             if port is not None:
-                url = _url(cluster, endpoint, port, with_token=with_token)
+                if gateway:
+                    url = gateway.url + endpoint_prefix(node, endpoint.name) + endpoint.path
+                else:
+                    url = _url(cluster, endpoint, port, with_token=with_token)
                 found.append(EndpointStatus(endpoint.name, endpoint.label, node.short_name, url))
     return tuple(found)
 
@@ -252,7 +275,10 @@ def cluster_status(
         except EpicError as problem:
             unreachable[name] = problem.message
     wanted_running = cluster.wanted == "running"
-    answers = probe_all(cluster, probes) if wanted_running and live else {}
+    gateway = behind(cluster.tenant, cluster.name, hosts)
+    answers: Answers = {}
+    if wanted_running and live:
+        answers = probe_all(cluster, probes, is_behind_gateway=gateway is not None)
     busy = operation is not None and is_alive(operation, time.time())
     nodes = tuple(
         node_status(
@@ -278,7 +304,7 @@ def cluster_status(
         health=colour,
         reason=reason,
         nodes=nodes,
-        endpoints=endpoints(cluster, with_token=with_token),
+        endpoints=endpoints(cluster, with_token=with_token, gateway=gateway),
         strays=strays,
         operation=_operation(operation, busy=busy),
     )
