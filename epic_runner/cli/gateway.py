@@ -35,6 +35,10 @@ def gateway() -> None:
     "--certificate", metavar="FILE", help="The site's own certificate, PEM, with its chain."
 )
 @click.option("--key", metavar="FILE", help="The key of that certificate, PEM.")
+@click.option(
+    "--own-authority", is_flag=True,
+    help="Go back from the site's own certificate to one of the private authority.",
+)  # fmt: skip
 @click.option("--name", help="The gateway's name, where several sites share a Docker host.")
 @output_option
 def up(
@@ -43,6 +47,8 @@ def up(
     public_name: str | None,
     certificate: str | None,
     key: str | None,
+    *,
+    own_authority: bool,
     name: str | None,
     output: str,
 ) -> None:
@@ -63,10 +69,15 @@ def up(
     from epic_runner.resources import content_root
 
     pair = lifecycle.read_pair(certificate, key)
+    if pair is not None and own_authority:
+        raise click.UsageError("--certificate and --own-authority exclude each other.")
     wanted = lifecycle.wanted(
-        name=name, address=address, port=port, public_name=public_name,
-        has_certificate=pair is not None,
-    )  # fmt: skip
+        name=name,
+        address=address,
+        port=port,
+        public_name=public_name,
+        has_own_authority=False if pair is not None else own_authority or None,
+    )
     image = load_catalog(content_root() / "images").apps["gateway"].reference
     with acting(output) as context:
         lifecycle.up(context, wanted, image=image, pair=pair)

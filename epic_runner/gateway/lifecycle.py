@@ -51,7 +51,7 @@ def wanted(
     address: str | None = None,
     port: int | None = None,
     public_name: str | None = None,
-    has_certificate: bool = False,
+    has_own_authority: bool | None = None,
 ) -> Gateway:
     """Return the gateway as it is to be: what is given, else what it was, else the defaults."""
     known = site.load()
@@ -65,7 +65,9 @@ def wanted(
         name=name or known.name,
         address=address or known.address,
         port=port or known.port,
-        has_own_authority=not has_certificate,
+        has_own_authority=(
+            known.has_own_authority if has_own_authority is None else has_own_authority
+        ),
     )
     chosen = public_name or (known.public_name if address is None else "")
     return replace(found, public_name=chosen or _name_of(found.address))
@@ -84,7 +86,7 @@ def up(
         context: The store, the hosts and a listener.
         gateway: As it is to be.
         image: The reference of its image.
-        pair: The site's own certificate and key, PEM; else the private authority's is used.
+        pair: The site's own certificate and key, PEM, where they are new.
 
     Raises:
         InputError: The certificate is not to be used, or another gateway is up.
@@ -100,7 +102,7 @@ def up(
         certificates.check_pair(*pair)
         site.keep_file("server.pem", pair[0])
         site.keep_file("server.key", pair[1])
-    else:
+    elif gateway.has_own_authority:
         keep_own_certificate(gateway)
     variables = {
         "gateway_name": gateway.name,
