@@ -46,6 +46,7 @@ class Endpoint:
         port: The port inside the node.
         path: The path to open, with a leading slash.
         token: Whether a secret token belongs in the address.
+        keeps_path: Whether the service knows the path under which a gateway offers it.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Endpoint:
     port: int
     path: str = "/"
     token: bool = False
+    keeps_path: bool = False
 
 
 @dataclass(frozen=True)

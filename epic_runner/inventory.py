@@ -14,6 +14,8 @@ from typing import Any
 from epic_runner.addresses import of_engine
 from epic_runner.cluster import Node, RoleSpec
 from epic_runner.errors import InputError
+from epic_runner.gateway.paths import cluster_prefix, routes
+from epic_runner.gateway.site import Gateway
 from epic_runner.hosts import SOCKET, Host
 from epic_runner.store.records import ClusterRecord, TenantRecord
 
@@ -32,6 +34,7 @@ def cluster_inventory(
     hosts: Mapping[str, Host],
     *,
     secrets: str,
+    gateway: Gateway | None = None,
 ) -> dict[str, Any]:
     """Return the inventory of one cluster, as data for a YAML file.
 
@@ -40,6 +43,7 @@ def cluster_inventory(
         tenant: Its tenant, for the members' accounts.
         hosts: All Docker hosts by name.
         secrets: The reference to the cluster's secrets; what they are never goes in.
+        gateway: The gateway that the cluster is to be reached by; None where the site has none.
     """
     leaving = [node for node in cluster.nodes if node.short_name in cluster.leaving]
     # A cluster without a single node may still have volumes somewhere.
@@ -53,6 +57,7 @@ def cluster_inventory(
                     "hosts": {name: dict(hosts[name].variables) for name in used_hosts}
                 },
                 "network_managers": {"hosts": managers(hosts) if tenant.subnet else {}},
+                **gateway_group(gateway, hosts),
                 group: {
                     "children": {
                         f"{group}_{group_name(role.name)}": {
@@ -90,8 +95,11 @@ def cluster_inventory(
                         for member in tenant.members
                     ],
                     "labels": labels(cluster, tenant),
+                    "path": cluster_prefix(cluster.tenant, cluster.name) if gateway else "",
+                    "routes": routes(cluster.spec, cluster.staying(), cluster.owner),
                 },
                 "epic_secrets": secrets,
+                "epic_gateway": {"name": gateway.name if gateway else ""},
             },
         }
     }
@@ -145,6 +153,12 @@ def hosts_inventory(hosts: Mapping[str, Host], variables: Mapping[str, Any]) -> 
     }
 
 
+def gateway_group(gateway: Gateway | None, hosts: Mapping[str, Host]) -> dict[str, Any]:
+    """Return the group of the gateway's host; empty where the site has no gateway."""
+    on = {gateway.host: dict(hosts[gateway.host].variables)} if gateway else {}
+    return {"gateway_hosts": {"hosts": on}}
+
+
 def labels(cluster: ClusterRecord, tenant: TenantRecord) -> dict[str, str]:
     """Return the labels from which `epic-run repair` rebuilds the store."""
     return {
@@ -189,7 +203,7 @@ def network_name(tenant: str) -> str:
 
 def spanning_name(tenant: str) -> str:
     """Return the name of a tenant's network that spans hosts; a swarm allows no dot in it."""
-    return f"epic-{tenant}"
+    return f"epic_{tenant}"
 
 
 def storage_name(tenant: str) -> str:

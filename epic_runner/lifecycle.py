@@ -16,6 +16,7 @@ from epic_runner.addresses import next_subnet, pool
 from epic_runner.cluster import ClusterSpec, Node, newest_first
 from epic_runner.errors import HostsSilent, InputError, NotFound, PortsTaken
 from epic_runner.events import Listener, Step
+from epic_runner.gateway import site as gateway_site
 from epic_runner.hosts import Host
 from epic_runner.inventory import cluster_inventory, hosts_inventory
 from epic_runner.operations import Running, operate
@@ -462,6 +463,7 @@ def _play(context: Context, running: Running[_Prepared], *verbs: str) -> Cluster
             running.prepared.tenant,
             context.hosts,
             secrets=cluster_secrets(cluster.tenant, cluster.name),
+            gateway=gateway_site.load(),
         )
         directory = running.directory
         try:

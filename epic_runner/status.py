@@ -18,6 +18,8 @@ from epic_runner import docker_api, docker_exec
 from epic_runner.cluster import Endpoint, Node
 from epic_runner.errors import EpicError, SecretsUnavailable
 from epic_runner.everywhere import ask_all
+from epic_runner.gateway.paths import endpoint_prefix
+from epic_runner.gateway.site import Gateway, behind
 from epic_runner.hosts import Host
 from epic_runner.operations import is_alive
 from epic_runner.secrets import find_token
@@ -237,6 +239,8 @@ def probe_all(
     cluster: ClusterRecord,
     probes: Mapping[str, AppProbe],
     asked: Callable[[Place], tuple[Any, str | None]],
+    *,
+    is_behind_gateway: bool = False,
 ) -> Answers:
     """Ask every service that has a probe; each place is asked once.
 
@@ -244,14 +248,16 @@ def probe_all(
         cluster: The cluster.
         probes: The probe of each service that has one.
         asked: Asks at a place; returns JSON and why there is no answer.
+        is_behind_gateway: Whether services were told the paths that they have behind a gateway.
     """
+    prefixes = path_prefixes(cluster) if is_behind_gateway else {}
     places: dict[tuple[str, str, str], Place] = {}
     for node in cluster.nodes:
         for endpoint in cluster.spec.role(node.role).endpoints:
             for probe in probes.values():
                 if probe.endpoint == endpoint.name:
-                    published = node.ports.get(endpoint.name)
-                    place = Place(node, endpoint.port, published, probe.path)
+                    path = prefixes.get((endpoint.name, node.name), "") + probe.path
+                    place = Place(node, endpoint.port, node.ports.get(endpoint.name), path)
                     places[endpoint.name, node.name, probe.path] = place
     distinct = [*places.values()]
     with ThreadPoolExecutor(max(len(distinct), 1)) as pool:
@@ -272,12 +278,30 @@ def probe_all(
     return answers
 
 
-def endpoints(cluster: ClusterRecord, *, with_token: bool) -> tuple[EndpointStatus, ...]:
-    """Return a cluster's addresses: on the host's loopback, else inside the tenant's network."""
+def path_prefixes(cluster: ClusterRecord) -> dict[tuple[str, str], str]:
+    """Return the paths that services are told behind a gateway, by endpoint and node."""
+    return {
+        (endpoint.name, node.name): endpoint_prefix(node, endpoint.name)
+        for node in cluster.nodes
+        for endpoint in cluster.spec.role(node.role).endpoints
+        if endpoint.keeps_path
+    }
+
+
+def endpoints(
+    cluster: ClusterRecord, *, with_token: bool, gateway: Gateway | None = None
+) -> tuple[EndpointStatus, ...]:
+    """Return a cluster's addresses.
+
+    They are behind its gateway, else on the host's loopback, else inside the tenant's network.
+    """
     found = []
     for node in cluster.nodes:
         for endpoint in cluster.spec.role(node.role).endpoints:
-            url = _url(cluster, node, endpoint, with_token=with_token)
+            if gateway:
+                url = gateway.url + endpoint_prefix(node, endpoint.name) + endpoint.path
+            else:
+                url = _url(cluster, node, endpoint, with_token=with_token)
             found.append(EndpointStatus(endpoint.name, endpoint.label, node.short_name, url))
     return tuple(found)
 
@@ -314,6 +338,7 @@ def cluster_status(
         for container in containers
     }
     wanted_running = cluster.wanted == "running"
+    gateway = behind(cluster.tenant, cluster.name, hosts)
     answers: Answers = {}
     if wanted_running and live:
 
@@ -321,7 +346,7 @@ def cluster_status(
             silent = unreachable.get(place.node.host)
             return (None, silent) if silent else ask(hosts, place)
 
-        answers = probe_all(cluster, probes, asked)
+        answers = probe_all(cluster, probes, asked, is_behind_gateway=gateway is not None)
     busy = operation is not None and is_alive(operation, time.time())
     nodes = tuple(
         node_status(
@@ -347,7 +372,7 @@ def cluster_status(
         health=colour,
         reason=reason,
         nodes=nodes,
-        endpoints=endpoints(cluster, with_token=with_token),
+        endpoints=endpoints(cluster, with_token=with_token, gateway=gateway),
         strays=strays,
         operation=_operation(operation, busy=busy),
     )

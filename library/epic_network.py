@@ -47,7 +47,7 @@ EXAMPLES = r"""
 - name: Make a tenant's network
   epic_network:
     tenant: analytics
-    name: epic-analytics
+    name: epic_analytics
     subnet: 10.112.0.0/21
     ip_range: 10.112.4.0/22
 """

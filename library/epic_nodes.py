@@ -430,7 +430,7 @@ class Converger:
             if self.docker.labelled("containers", {"epic.tenant": self.p["tenant"]}):
                 return
             if not self.check:
-                self.docker.request("DELETE", f"/networks/{network['Id']}", missing_ok=True)
+                self.docker.remove_network(network["Id"])
             self.done[f"network {network['Name']}"] = "removed"
 
     def container_spec(self, node: dict[str, Any]) -> dict[str, Any]:

@@ -68,17 +68,18 @@ def remove(params: dict[str, Any], *, check_mode: bool) -> dict[str, Any]:
         if containers:
             names = ", ".join(container["Names"][0].lstrip("/") for container in containers)
             return {"failed": True, "msg": f"The tenant still has containers here: {names}"}
+        volumes = [item["Name"] for item in docker.labelled("volumes", labels)]
+        # One that spans hosts is removed by a manager of the swarm.
+        networks = [n for n in docker.labelled("networks", labels) if n["Scope"] == "local"]
         targets = [
-            *(f"/volumes/{item['Name']}" for item in docker.labelled("volumes", labels)),
-            *(
-                f"/networks/{item['Name']}"
-                for item in docker.labelled("networks", labels)
-                if item["Scope"] == "local"
-            ),
+            *(f"/volumes/{name}" for name in volumes),
+            *(f"/networks/{item['Name']}" for item in networks),
         ]
-        for target in targets:
-            if not check_mode:
-                docker.request("DELETE", target, missing_ok=True)
+        if not check_mode:
+            for name in volumes:
+                docker.request("DELETE", f"/volumes/{name}", missing_ok=True)
+            for item in networks:
+                docker.remove_network(item["Id"])
     except DockerError as problem:
         return {"failed": True, "msg": str(problem)}
     return {"changed": bool(targets), "removed": targets}

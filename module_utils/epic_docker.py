@@ -152,6 +152,15 @@ class Docker:
         answer = self.request("GET", f"/{kind}", query=query)
         return (answer["Volumes"] or []) if kind == "volumes" else answer
 
+    def remove_network(self, network: str) -> None:
+        """Remove a network by its id; gateways, which are in many, leave it first."""
+        filters = json.dumps({"label": ["epic.gateway"], "network": [network]})
+        query = {"all": "1", "filters": filters}
+        for gateway in self.request("GET", "/containers/json", query=query) or []:
+            body = {"Container": gateway["Id"], "Force": True}
+            self.request("POST", f"/networks/{network}/disconnect", body, missing_ok=True)
+        self.request("DELETE", f"/networks/{network}", missing_ok=True)
+
     def put_files(self, container: str, files: Mapping[str, Mapping[str, Any]]) -> None:
         """Write files (path → content, mode, uid, gid) into a container, running or not."""
         if files:

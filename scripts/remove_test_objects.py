@@ -18,7 +18,8 @@ def main() -> int:
     if len(sys.argv) != 2 or not sys.argv[1]:  # noqa: PLR2004 - the program and one argument
         sys.stderr.write(__doc__ or "")
         return 2
-    prefix = f"epic.{sys.argv[1]}"
+    # A gateway has a dash where what belongs to a tenant has a dot.
+    prefix = (f"epic.{sys.argv[1]}", f"epic-{sys.argv[1]}")
     client = docker.from_env()
     removed = []
     for container in client.containers.list(all=True, ignore_removed=True):

@@ -6,6 +6,7 @@ import click
 import yaml
 
 from epic_runner.cli.common import tenant_option
+from epic_runner.gateway import site
 from epic_runner.inventory import cluster_inventory
 from epic_runner.output import emit, output_option
 from epic_runner.resources import content_root
@@ -40,6 +41,10 @@ def inventory(cluster: str | None, *, content: bool, tenant: str | None, output:
         owner = transaction.tenant(record.tenant)
     cluster_token(record.tenant, record.name)
     data = cluster_inventory(
-        record, owner, site_hosts(store), secrets=cluster_secrets(record.tenant, record.name)
+        record,
+        owner,
+        site_hosts(store),
+        secrets=cluster_secrets(record.tenant, record.name),
+        gateway=site.load(),
     )
     emit(data, lambda: click.echo(yaml.safe_dump(data, sort_keys=False), nl=False), output)

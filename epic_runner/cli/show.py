@@ -6,9 +6,11 @@ from typing import Any
 
 import click
 
+from epic_runner.gateway.site import behind, load
 from epic_runner.output import table
-from epic_runner.status import ClusterStatus, endpoints
-from epic_runner.store import ClusterRecord
+from epic_runner.site import site_hosts
+from epic_runner.status import ClusterStatus, EndpointStatus, endpoints
+from epic_runner.store import ClusterRecord, Store
 
 COLOURS = {"green": "green", "yellow": "yellow", "red": "red"}
 
@@ -22,16 +24,23 @@ def result(cluster: ClusterRecord, verb: str) -> dict[str, Any]:
         "owner": cluster.owner,
         "nodes": [node.short_name for node in cluster.staying()],
         "endpoints": [
-            {"name": item.name, "node": item.node, "url": item.url}
-            for item in endpoints(cluster, with_token=True)
+            {"name": item.name, "node": item.node, "url": item.url} for item in addresses(cluster)
         ],
     }
+
+
+def addresses(cluster: ClusterRecord) -> tuple[EndpointStatus, ...]:
+    """Return where a cluster is reached, by its gateway where it has one."""
+    # Without nodes, or a gateway, there is nothing to ask Docker for.
+    is_asked = bool(cluster.nodes) and load() is not None
+    gateway = behind(cluster.tenant, cluster.name, site_hosts(Store())) if is_asked else None
+    return endpoints(cluster, with_token=True, gateway=gateway)
 
 
 def print_endpoints(cluster: ClusterRecord) -> None:
     """Print that a cluster is ready, and where."""
     click.secho(f"{cluster.name} is ready.", bold=True)
-    rows = [(item.label, item.url) for item in endpoints(cluster, with_token=True)]
+    rows = [(item.label, item.url) for item in addresses(cluster)]
     for label, url in rows:
         click.echo(f"  {label:<14} {url}")
 

@@ -314,6 +314,11 @@ class AppEndpoint(Part):
     token: StrictBool = Field(
         default=False, description="Whether the address carries a secret token of the cluster."
     )
+    keeps_path: StrictBool = Field(
+        default=False,
+        description="Whether the service is told the path under which a gateway offers it; "
+        "else the gateway takes that path off.",
+    )
 
 
 class AppProbe(Part):

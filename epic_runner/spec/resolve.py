@@ -319,7 +319,7 @@ class _Attempt:
             services=tuple(services),
             roles=tuple(dict.fromkeys(service.role for service in services.values())),
             endpoints=tuple(
-                Endpoint(item.name, item.label, item.port, item.path, item.token)
+                Endpoint(item.name, item.label, item.port, item.path, item.token, item.keeps_path)
                 for service in services.values()
                 for item in service.endpoints
             ),

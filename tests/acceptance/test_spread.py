@@ -268,4 +268,4 @@ def test_a_destroyed_cluster_leaves_nothing_on_any_host(spread: Spread) -> None:
         assert all(name.endswith(".storage") or name.startswith(kept) for name in volumes)
     spread.site.run("tenant", "remove", spread.site.tenant, "--yes")
     networks = spread.on("host-1", "docker", "network", "ls", "--format", "'{{.Name}}'")
-    assert f"epic-{spread.site.tenant}" not in networks.split()
+    assert f"epic_{spread.site.tenant}" not in networks.split()

@@ -1,0 +1,67 @@
+"""`epic-run login`."""
+
+from __future__ import annotations
+
+import click
+
+from epic_runner.output import emit, output_option
+from epic_runner.store import Store
+
+
+@click.command()
+@click.argument("user", required=False)
+@click.option("--tenant", "-t", help="The tenant; that of the cluster, or the only one.")
+@click.option("--cluster", "-c", help="The one cluster to open; all of the tenant's if absent.")
+@click.option(
+    "--hours", type=click.FloatRange(min=0, max=24 * 7, min_open=True), default=12,
+    show_default=True, help="How long the session lasts.",
+)  # fmt: skip
+@click.option("--token", is_flag=True, help="Print the session itself, for programs.")
+@output_option
+def login(
+    user: str | None,
+    *,
+    tenant: str | None,
+    cluster: str | None,
+    hours: float,
+    token: bool,
+    output: str,
+) -> None:
+    """Open the gateway for a member: print an address that logs a browser in, once.
+
+    USER is a member of the tenant, its first administrator by default. The address is good for ten
+    minutes and for one login; what stands behind # in it can also be pasted into the login form.
+
+    \b
+    Examples:
+      epic-run login --cluster lab
+      epic-run login bob --tenant analytics --hours 2
+      curl --cookie "__Secure-epic=$(epic-run login --token)" https://gw:8443/…
+    """
+    from epic_runner.gateway import lifecycle, site
+
+    gateway = site.load_or_refuse()
+    with Store().read() as transaction:
+        made = lifecycle.login(
+            transaction, gateway, user=user, tenant=tenant, cluster=cluster, hours=hours
+        )
+    session = made.session
+    data = {
+        "user": session.user,
+        "tenant": session.tenant,
+        "cluster": session.cluster,
+        "hours": session.hours,
+        **({"token": made.token} if token else {"url": made.url, "code": made.code}),
+    }
+
+    def human() -> None:
+        click.echo(made.token if token else made.url)
+        if not token:
+            what = f"{session.tenant}/{session.cluster}" if session.cluster else session.tenant
+            click.echo(
+                f"Logs {session.user} in to {what} for {session.hours:g} h; to be opened once, "
+                "within 10 minutes.",
+                err=True,
+            )
+
+    emit(data, human, output)

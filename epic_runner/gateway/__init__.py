@@ -1,0 +1,1 @@
+"""The gateway in front of all clusters: addresses, keys, sessions, and its life."""

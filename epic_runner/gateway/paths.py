@@ -1,0 +1,57 @@
+"""Addresses behind the gateway: pure functions, stable for as long as a cluster lives.
+
+An endpoint is at `/TENANT/CLUSTER/NODE/ENDPOINT/`, such as `/analytics/lab/master-1/spark-master/`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from epic_runner.cluster import ClusterSpec, Endpoint, Node
+
+# The scripts of Spark's pages look for these segments in their address to learn where they are.
+_MISLEADING = frozenset({"history", "proxy"})
+
+EVERYBODY = "*"
+
+
+def segment(name: str) -> str:
+    """Return the segment that stands for a tenant or cluster of this name."""
+    return f"{name}." if name in _MISLEADING else name
+
+
+def cluster_prefix(tenant: str, cluster: str) -> str:
+    """Return the path below which all endpoints of a cluster are, without a slash at its end."""
+    return f"/{segment(tenant)}/{segment(cluster)}"
+
+
+def endpoint_prefix(node: Node, endpoint: str) -> str:
+    """Return the path of an endpoint, without a slash at its end."""
+    return f"{cluster_prefix(node.tenant, node.cluster)}/{node.short_name}/{endpoint}"
+
+
+def endpoints(spec: ClusterSpec, nodes: tuple[Node, ...]) -> Iterator[tuple[Node, Endpoint]]:
+    """Go through the endpoints of nodes; a node of a role that is gone has none."""
+    roles = {role.name: role for role in spec.roles}
+    for node in nodes:
+        if node.role in roles:
+            for endpoint in roles[node.role].endpoints:
+                yield node, endpoint
+
+
+def routes(spec: ClusterSpec, nodes: tuple[Node, ...], owner: str) -> list[dict[str, Any]]:
+    """Return the routes to the endpoints of nodes, as the role `gateway` takes them.
+
+    What is opened with the cluster's token acts as its owner, so it is for the owner alone.
+    """
+    return [
+        {
+            "path": endpoint_prefix(node, endpoint.name),
+            "container": node.container,
+            "port": endpoint.port,
+            "keeps_path": endpoint.keeps_path,
+            "member": owner if endpoint.token else EVERYBODY,
+        }
+        for node, endpoint in endpoints(spec, nodes)
+    ]

@@ -1,0 +1,520 @@
+"""The gateway before real clusters: a browser, refusals, and connections that nothing ends."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import http.client
+import json
+import socket
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+import life_support
+import pytest
+import websocket
+from browser import browser
+from life_support import Site, until
+
+from epic_runner.gateway import certificates, sessions
+
+pytestmark = pytest.mark.docker
+
+COOKIE = "__Secure-epic"
+# A page of a running application, with everything that has a tab of its own.
+WORKS = """
+import pathlib, sys, time
+from pyspark.sql import SparkSession
+
+spark = SparkSession.builder.appName("works").getOrCreate()
+table = spark.range(1000).selectExpr("id", "id % 7 AS kind").cache()
+table.groupBy("kind").count().collect()
+print("works", flush=True)
+while not pathlib.Path(sys.argv[1]).exists():
+    time.sleep(0.2)
+"""
+# Starts a kernel and runs a cell, as JupyterLab's own page does.
+CELL = """
+(async () => {
+  const base = JSON.parse(document.getElementById("jupyter-config-data").textContent).baseUrl;
+  const start = await fetch(base + "api/kernels", {method: "POST", body: '{"name": "python3"}'});
+  const kernel = await start.json();
+  const socket = new WebSocket(`wss://${location.host}${base}api/kernels/${kernel.id}/channels`);
+  await new Promise((done, fail) => { socket.onopen = done; socket.onerror = fail; });
+  const said = new Promise(done => {
+    let text = "";
+    socket.onmessage = event => {
+      const message = JSON.parse(event.data);
+      if (message.parent_header.msg_id !== "cell") return;
+      if (message.msg_type === "stream") text += message.content.text;
+      if (message.msg_type === "status" && message.content.execution_state === "idle") done(text);
+    };
+  });
+  socket.send(JSON.stringify({
+    header: {msg_id: "cell", msg_type: "execute_request", session: "s", username: "",
+             version: "5.3"},
+    parent_header: {}, metadata: {}, buffers: [], channel: "shell",
+    content: {code: "print(6 * 7)", silent: false, store_history: false, allow_stdin: false,
+              user_expressions: {}, stop_on_error: true},
+  }));
+  return await said;
+})()
+"""
+
+
+@dataclass(frozen=True)
+class Gated:
+    """A site with a gateway before the cluster `one`."""
+
+    site: Site
+    port: int
+
+    @property
+    def authority(self) -> Path:
+        return self.site.home / "gateway" / "ca.pem"
+
+    @property
+    def container(self) -> str:
+        return f"epic-{self.site.tenant}-gw"
+
+    def path(self, endpoint: str, cluster: str = "one") -> str:
+        return f"/{self.site.tenant}/{cluster}/master-1/{endpoint}"
+
+    def token(self, *arguments: str) -> str:
+        return str(self.site.json("login", "--token", *arguments)["token"])
+
+    def login_code(self, *arguments: str) -> str:
+        return str(self.site.json("login", *arguments)["code"])
+
+    def connect(self) -> http.client.HTTPSConnection:
+        context = ssl.create_default_context(cafile=str(self.authority))
+        return http.client.HTTPSConnection("localhost", self.port, timeout=120, context=context)
+
+    def ask(
+        self, path: str, token: str | None = None, *, body: str | None = None, **headers: str
+    ) -> tuple[int, http.client.HTTPMessage, str]:
+        """Ask the gateway; return status, headers and body."""
+        connection = self.connect()
+        if token is not None:
+            headers["Cookie"] = f"{COOKIE}={token}"
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        connection.request("GET" if body is None else "POST", path, body=body, headers=sent)
+        response = connection.getresponse()
+        text = response.read().decode("utf-8", "replace")
+        connection.close()
+        return response.status, response.headers, text
+
+    def status(self, path: str, token: str | None = None, **headers: str) -> int:
+        return self.ask(path, token, **headers)[0]
+
+    def routes(self) -> str:
+        return self.site.docker("exec", self.container, "cat", "/var/lib/gateway/routes.map")
+
+    def networks(self) -> set[str]:
+        found = self.site.docker("inspect", self.container)
+        return set(json.loads(found)[0]["NetworkSettings"]["Networks"])
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def gated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gated]:
+    """A gateway that came after its first cluster, which a repair has put behind it."""
+    with life_support.site(tmp_path_factory.mktemp("gateway")) as site:
+        made = Gated(site, free_port())
+        site.run("launch", site.template("one", services=["jupyter"]))
+        before = {item["name"]: item["url"] for item in site.status("one")["endpoints"]}
+        assert before["spark-master"].startswith("http://127.0.0.1:")
+        try:
+            up = site.json(
+                "gateway", "up", "--name", f"{site.tenant}-gw", "--port", str(made.port),
+                "--public-name", "localhost",
+            )  # fmt: skip
+            assert up["state"] == "running"
+            assert up["not_behind"] == [f"{site.tenant}/one"]
+            assert site.status("one")["health"] == "green"
+            site.run("repair", "one")
+            assert site.json("gateway", "status")["not_behind"] == []
+            yield made
+        finally:
+            site.run("gateway", "down", "--yes", code=None)
+            for kind, name in (("network", "rm"), ("volume", "rm")):
+                subprocess.run(
+                    ["docker", kind, name, made.container], capture_output=True, check=False
+                )
+
+
+@pytest.fixture(scope="module")
+def working(gated: Gated) -> Iterator[None]:
+    """An application that runs, and that has something to show."""
+    job = gated.site.folder / "works.py"
+    job.write_text(WORKS)
+    ends = f"/tenant/{job.stem}.end"
+    running = gated.site.begin("submit", "one", str(job), "--", ends)
+    try:
+        assert running.stdout is not None
+        assert any("works" in line for line in running.stdout), "the job did not start"
+        yield
+    finally:
+        gated.site.inside("master-1", "touch", ends, cluster="one")
+        running.communicate(timeout=life_support.LIMIT_SECONDS)
+
+
+def test_every_page_of_spark_is_whole_in_a_browser(
+    gated: Gated, working: None, tmp_path: Path
+) -> None:
+    del working
+    root = f"https://localhost:{gated.port}{gated.path('spark-master')}/"
+    with browser(tmp_path, gated.authority) as tab:
+        tab.go(gated.site.json("login", "--cluster", "one")["url"])
+        tab.wait_for(f"location.href === {json.dumps(root)}")
+        [cookie] = tab.cookies()
+        assert cookie["httpOnly"]
+        assert cookie["secure"]
+        assert (cookie["sameSite"], cookie["path"]) == ("Strict", f"/{gated.site.tenant}/")
+        waiting, seen, strays = [root], {root}, set()
+        while waiting:
+            tab.go(waiting.pop(0))
+            for link in tab.links():
+                # The same page with its tables in another order is no other page.
+                page = link.split("&")[0]
+                if not link.startswith(root):
+                    strays.add(link)
+                elif page not in seen and "kill" not in page:
+                    seen.add(page)
+                    waiting.append(page)
+        assert tab.faults == []
+        assert {link for link in strays if not link.startswith(("https://spark.apache.org",))} == (
+            set()
+        )
+        found = {urlsplit(page).path.split("/spark-master", 1)[1] for page in seen}
+    for wanted in ("/executors/", "/SQL/", "/storage/", "/stages/stage/", "/environment/"):
+        assert any("/proxy/app-" in page and wanted in page for page in found), (wanted, found)
+    assert any("/proxy/worker-" in page for page in found), found
+    assert len(found) >= 15, found
+
+
+def test_jupyterlab_opens_and_runs_a_cell(gated: Gated, tmp_path: Path) -> None:
+    lab = next(
+        item["url"] for item in gated.site.status("one")["endpoints"] if item["name"] == "jupyter"
+    )
+    assert lab == f"https://localhost:{gated.port}{gated.path('jupyter')}/lab"
+    with browser(tmp_path, gated.authority) as tab:
+        tab.go(gated.site.json("login", "--tenant", gated.site.tenant)["url"])
+        tab.wait_for("location.pathname === '/-/welcome'")
+        tab.go(lab)
+        tab.wait_for(
+            "document.querySelector('.jp-LauncherCard[data-category=\"Notebook\"]')?.title"
+        )
+        assert tab.run(CELL) == "42\n"
+        assert tab.faults == []
+
+
+def test_a_login_address_is_good_once(gated: Gated) -> None:
+    body = urlencode({"code": gated.login_code("bob", "--tenant", gated.site.tenant)})
+    form = {"Content_Type": "application/x-www-form-urlencoded"}
+    elsewhere = gated.ask("/-/login", body=body, Origin="https://evil.example", **form)
+    assert elsewhere[0] == 403
+    status, headers, _ = gated.ask("/-/login", body=body, **form)
+    assert (status, headers["Location"]) == (303, "/-/welcome")
+    assert headers["Set-Cookie"].startswith(f"{COOKIE}=ey")
+    for flag in ("Secure", "HttpOnly", "SameSite=Strict", f"Path=/{gated.site.tenant}/"):
+        assert flag in headers["Set-Cookie"].split("; ")
+    assert gated.ask("/-/login", body=body, **form)[0] == 403
+    gated.site.run("gateway", "up")
+    assert gated.ask("/-/login", body=body, **form)[0] == 403
+    assert gated.ask("/-/login", body="code=a.b.c", **form)[0] == 403
+    token = gated.token("bob", "--tenant", gated.site.tenant)
+    assert gated.ask("/-/login", body=urlencode({"code": token}), **form)[0] == 403
+
+
+def bad_tokens(gated: Gated) -> dict[str, str]:
+    """Return tokens that must open nothing, by what is wrong with them."""
+    key = certificates.load_key((gated.site.home / "gateway" / "issuer.key").read_bytes())
+    public = (gated.site.home / "gateway" / "issuer.pem").read_bytes()
+    session = sessions.Session(f"{gated.site.tenant}-gw", "ada", gated.site.tenant, None, 1, "/")
+    claims = session.claims(time.time())
+    good = sessions.sign(claims, key)
+    head, body, signature = good.split(".")
+
+    def named(algorithm: str) -> str:
+        return sessions.encoded(json.dumps({"alg": algorithm, "typ": "JWT"}).encode())
+
+    def changed(**values: Any) -> str:
+        return sessions.sign({**claims, **values}, key)
+
+    confused = f"{named('HS256')}.{body}"
+    mac = hmac.new(public, confused.encode(), hashlib.sha256).digest()
+    other = json.dumps({**claims, "sub": "bob"}).encode()
+    return {
+        "expired": changed(exp=int(time.time()) - 1),
+        "without an end": sessions.sign({k: v for k, v in claims.items() if k != "exp"}, key),
+        "tampered": f"{head}.{sessions.encoded(other)}.{signature}",
+        "unsigned": f"{named('none')}.{body}.",
+        "unsigned, but said to be": f"{head}.{body}.",
+        "signed with the public key": f"{confused}.{sessions.encoded(mac)}",
+        "another issuer's": sessions.sign(claims, certificates.load_key(certificates.new_key())),
+        "another gateway's": changed(aud="other"),
+        "another tenant's": changed(tenant="other"),
+        "another cluster's": changed(cluster="other"),
+        "without a tenant": sessions.sign({k: v for k, v in claims.items() if k != "tenant"}, key),
+        "nothing": "",
+    }
+
+
+def test_bad_tokens_open_nothing(gated: Gated) -> None:
+    page = gated.path("spark-master") + "/"
+    assert gated.status(page, gated.token("--tenant", gated.site.tenant)) == 200
+    assert gated.status(page) == 401
+    answers = {name: gated.status(page, token) for name, token in bad_tokens(gated).items()}
+    scoped = {"another tenant's", "another cluster's", "without a tenant"}
+    assert answers == {name: 403 if name in scoped else 401 for name in answers}
+
+
+def test_a_session_goes_no_further_than_it_is_meant(gated: Gated) -> None:
+    one = gated.token("bob", "--cluster", "one")
+    assert gated.status(gated.path("spark-master") + "/", one) == 200
+    assert gated.status(gated.path("spark-master", "two") + "/", one) == 403
+    assert gated.status("/other/one/master-1/spark-master/", one) == 403
+    assert gated.status(gated.path("nothing") + "/", one) == 404
+    # Notebooks act as their owner, so they are the owner's alone.
+    assert gated.status(gated.path("jupyter") + "/api/kernels", one) == 403
+    owner = gated.token("ada", "--cluster", "one")
+    assert gated.status(gated.path("jupyter") + "/api/kernels", owner) == 200
+    refused = gated.site.run("login", "eve", "--tenant", gated.site.tenant, code=2)
+    assert "eve is not a member" in refused.err
+
+
+def test_two_cookies_are_none_and_other_origins_are_refused(gated: Gated) -> None:
+    page, token = gated.path("jupyter") + "/api/kernels", gated.token("ada", "--cluster", "one")
+    twice = f"{COOKIE}={token}; {COOKIE}={token}"
+    assert gated.status(page, Cookie=twice) == 401
+    assert gated.status(page, token, Origin=f"https://localhost:{gated.port}") == 200
+    for origin in ("https://evil.example", "null", f"http://localhost:{gated.port}"):
+        assert gated.status(page, token, Origin=origin) == 403
+    assert gated.status(page, token, Sec_Fetch_Site="cross-site", Sec_Fetch_Mode="no-cors") == 403
+    with pytest.raises(websocket.WebSocketBadStatusException, match="403"):
+        websocket.create_connection(
+            f"wss://localhost:{gated.port}{page}/x/channels", origin="https://evil.example",
+            cookie=f"{COOKIE}={token}", sslopt={"ca_certs": str(gated.authority)},
+        )  # fmt: skip
+
+
+def test_a_node_sees_no_session_and_sets_no_cookie(gated: Gated) -> None:
+    token = gated.token("ada", "--cluster", "one")
+    _, headers, _ = gated.ask(gated.path("jupyter") + "/lab", token, Authorization="Bearer mine")
+    assert "Set-Cookie" not in headers
+    log = gated.site.inside("master-1", "cat", "/data/log/jupyter/current", cluster="one")
+    assert token not in log
+
+
+def test_a_second_cluster_ends_no_connection(gated: Gated) -> None:
+    token = gated.token("ada", "--cluster", "one")
+    home = "/home/ada/large.bin"
+    size = 192 * 2**20
+    write = f"head -c {size} /dev/zero > {home}"
+    gated.site.inside("master-1", "sh", "-c", write, cluster="one", user="ada")
+    talking = Talking(gated, token)
+    download = gated.connect()
+    download.request(
+        "GET", gated.path("jupyter") + "/files/large.bin", headers={"Cookie": f"{COOKIE}={token}"}
+    )
+    response = download.getresponse()
+    assert response.status == 200
+    got = len(response.read(2**20))
+    watched = Watching()
+    gated.site.run("launch", gated.site.template("two"))
+    command_lines = watched.end()
+    assert gated.status(gated.path("spark-master", "two") + "/", gated.token("-c", "two")) == 200
+    while piece := response.read(2**20):
+        got += len(piece)
+    assert got == size
+    assert talking.end() == "steady"
+    secret = json.loads((gated.site.home / f"secrets/{gated.site.tenant}/two.json").read_text())
+    assert not any(secret["token"] in line for line in command_lines)
+
+
+class Talking:
+    """A kernel's websocket through the gateway, asked again and again until `end`."""
+
+    def __init__(self, gated: Gated, token: str) -> None:
+        api = gated.path("jupyter") + "/api/kernels"
+        status, _, body = gated.ask(api, token, body='{"name": "python3"}')
+        assert status == 201, body
+        self._socket = websocket.create_connection(
+            f"wss://localhost:{gated.port}{api}/{json.loads(body)['id']}/channels",
+            cookie=f"{COOKIE}={token}", origin=f"https://localhost:{gated.port}",
+            sslopt={"ca_certs": str(gated.authority)}, timeout=120,
+        )  # fmt: skip
+        self._over = threading.Event()
+        self._said = "steady"
+        self._thread = threading.Thread(target=self._talk)
+        self._thread.start()
+
+    def _talk(self) -> None:
+        number = 0
+        try:
+            while not self._over.wait(0.2):
+                number += 1
+                header = {"msg_id": str(number), "msg_type": "kernel_info_request", "session": "s",
+                          "username": "", "version": "5.3"}  # fmt: skip
+                self._socket.send(json.dumps({
+                    "header": header, "parent_header": {}, "metadata": {}, "content": {},
+                    "channel": "shell", "buffers": [],
+                }))  # fmt: skip
+                while json.loads(self._socket.recv())["parent_header"].get("msg_id") != str(number):
+                    pass
+        except (OSError, websocket.WebSocketException) as problem:
+            self._said = f"ended after {number}: {problem!r}"
+        if number < 2:
+            self._said = f"only {number} were asked"
+
+    def end(self) -> str:
+        self._over.set()
+        self._thread.join()
+        self._socket.close()
+        return self._said
+
+
+class Watching:
+    """All command lines that this machine's processes have until `end`."""
+
+    def __init__(self) -> None:
+        self._over = threading.Event()
+        self._lines: set[str] = set()
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+
+    def _watch(self) -> None:
+        while not self._over.wait(0.05):
+            for path in Path("/proc").glob("[0-9]*/cmdline"):
+                try:
+                    self._lines.add(path.read_bytes().decode("utf-8", "replace"))
+                except OSError:
+                    continue
+
+    def end(self) -> set[str]:
+        self._over.set()
+        self._thread.join()
+        return self._lines
+
+
+def test_secrets_are_in_no_log_and_in_no_description(gated: Gated) -> None:
+    token = gated.token("ada", "--cluster", "one")
+    assert gated.status(gated.path("jupyter") + f"/api?text={token}", token) == 200
+    keys = gated.site.home / "gateway"
+    secret = json.loads((gated.site.home / f"secrets/{gated.site.tenant}/one.json").read_text())
+    wanted = {
+        "a session": token,
+        "the cluster's token": secret["token"],
+        "the seal": (keys / "seal.key").read_text(),
+        "the server's key": (keys / "server.key").read_text().splitlines()[1],
+    }
+    operations = (gated.site.home / "operations").rglob("*")
+    places = {
+        "the gateway's log": subprocess.run(
+            ["docker", "logs", gated.container], capture_output=True, text=True, check=True
+        ),
+        "its description": gated.site.docker("inspect", gated.container),
+        "operations": [path.read_text("utf-8", "replace") for path in operations if path.is_file()],
+    }
+    found = {
+        (what, place)
+        for what, text in wanted.items()
+        for place, held in places.items()
+        if text in str(held)
+    }
+    assert found == set()
+    modes = {path.name: path.stat().st_mode & 0o777 for path in keys.iterdir()}
+    assert set(modes.values()) == {0o600}
+    private = (keys / "issuer.key").read_text().splitlines()[1]
+    held = gated.site.docker("exec", gated.container, "sh", "-c", "cat /var/lib/gateway/*")
+    assert private not in held
+
+
+def test_only_the_gateway_is_reached_from_outside(gated: Gated) -> None:
+    outside = gated.site.docker(
+        "network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Gateway}}"
+    )
+    nodes = [
+        int(binding["HostPort"])
+        for node in gated.site.nodes("one").values()
+        for bound in (node["NetworkSettings"]["Ports"] or {}).values()
+        for binding in bound or ()
+    ]
+    assert nodes
+    assert answers(outside, gated.port)
+    assert [port for port in nodes if answers(outside, port)] == []
+    forwarding = gated.site.docker("exec", gated.container, "cat", "/proc/sys/net/ipv4/ip_forward")
+    assert forwarding == "0"
+
+
+def answers(address: str, port: int) -> bool:
+    try:
+        with socket.create_connection((address, port), timeout=5):
+            return True
+    except OSError:
+        return False
+
+
+def test_the_gateway_may_be_lost_and_comes_back_with_its_routes(gated: Gated) -> None:
+    before = gated.routes()
+    gated.site.docker("rm", "--force", gated.container)
+    assert gated.site.json("gateway", "status")["state"] == "missing"
+    gated.site.run("gateway", "up")
+    assert gated.routes() == before
+    page = gated.path("spark-master") + "/"
+    assert gated.status(page, gated.token("--cluster", "one")) == 200
+
+
+def test_a_site_may_bring_its_own_certificate(gated: Gated, tmp_path: Path) -> None:
+    authority = certificates.new_authority("site", ["localhost"])
+    own = certificates.new_server(authority, ["localhost"])
+    (tmp_path / "own.pem").write_bytes(own.certificate)
+    (tmp_path / "own.key").write_bytes(own.key)
+    named = ["--certificate", str(tmp_path / "own.pem"), "--key", str(tmp_path / "own.key")]
+
+    def served() -> bytes:
+        return ssl.get_server_certificate(("localhost", gated.port)).encode()
+
+    assert gated.site.json("gateway", "up", *named)["authority_file"] is None
+    until(lambda: served().strip() == own.certificate.strip(), "the site's certificate", seconds=20)
+    other = tmp_path / "other.key"
+    other.write_bytes(certificates.new_key())
+    refused = gated.site.run("gateway", "up", *named[:3], str(other), code=2)
+    assert "do not belong together" in refused.err
+    gated.site.run("gateway", "up", "--own-authority")
+    until(lambda: served().strip() != own.certificate.strip(), "the own certificate", seconds=20)
+    assert gated.status("/-/health") == 200
+
+
+def test_a_destroyed_cluster_has_no_routes(gated: Gated) -> None:
+    tenant = gated.site.tenant
+    gated.site.run("launch", gated.site.template("three"))
+    assert f"{tenant}/three/" in gated.routes()
+    gated.site.run("destroy", "three", "--yes")
+    assert f"{tenant}/three/" not in gated.routes()
+    assert f"{tenant}/one/" in gated.routes()
+    assert f"epic.{tenant}" in gated.networks()
+
+
+# The last one: nothing is behind the gateway afterwards.
+def test_with_its_last_cluster_a_tenants_network_goes(gated: Gated) -> None:
+    tenant = gated.site.tenant
+    for cluster in gated.site.json("list"):
+        gated.site.run("destroy", cluster["name"], "--yes")
+    assert gated.routes() == ""
+    assert gated.networks() == {gated.container}
+    assert gated.site.labelled("network") == []
+    assert f"epic.{tenant}" not in gated.site.docker("network", "ls")
