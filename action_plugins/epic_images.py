@@ -246,12 +246,14 @@ class ActionModule(Runner):  # type: ignore[misc]
         over = threading.Event()
 
         def tell() -> None:
-            told = ""
+            came, told = "", ""
             while not over.wait(TELL_SECONDS):
                 now = f"pulls, {megabytes(moved())} so far"
                 # What has come has to be unpacked yet.
-                now, told = (now, now) if now != told else ("unpacks", told)
-                self._tell(now)
+                came, now = now, now if now != came else "unpacks"
+                if now != told:
+                    self._tell(now)
+                told = now
 
         thread = threading.Thread(target=tell)
         thread.start()

@@ -19,7 +19,7 @@ from life_samples import NOTEBOOK, PAGE, host, record, spec, tenant
 from epic_runner.errors import InputError
 from epic_runner.gateway import certificates, lifecycle, paths, sessions, site
 from epic_runner.inventory import cluster_inventory
-from epic_runner.status import endpoints, probe_all
+from epic_runner.status import Place, endpoints, probe_all
 from epic_runner.store import Store
 
 GATEWAY = site.Gateway("gw", "local", site.ANY_ADDRESS, 8443, "gw.test", has_own_authority=True)
@@ -93,8 +93,8 @@ def test_a_service_that_knows_its_path_is_asked_there() -> None:
     probes = {"jupyter": AppProbe(endpoint="jupyter", path="/api")}
     asked: list[str] = []
 
-    def ask(port: int, path: str) -> tuple[object, None]:
-        asked.append(f"{port}{path}")
+    def ask(place: Place) -> tuple[object, None]:
+        asked.append(f"{place.published}{place.path}")
         return {}, None
 
     assert probe_all(cluster, probes, ask) == {("jupyter", "lab-master-1"): None}

@@ -308,6 +308,7 @@ def steps() -> list[Step]:
 def translator(steps: list[Step]) -> Translator:
     made = Translator(steps.append)
     made.handle({"event": "playbook_on_play_start", "event_data": {"name": "Bring images"}})
+    made.handle({"event": "playbook_on_task_start"})
     return made
 
 
@@ -340,7 +341,7 @@ def test_what_came_of_a_host_is_told_with_its_figures(
     [
         ("runner_on_failed", {"msg": "x", "missing_images": [SPARK]}, "epic-run image build spark"),
         ("runner_on_failed", {"msg": "x", "hint": "Make room."}, "Make room."),
-        ("runner_on_unreachable", {"msg": "x"}, "ssh host-1"),
+        ("runner_on_unreachable", {"msg": "x"}, "epic-run host check host-1"),
     ],
 )
 def test_a_failure_comes_with_what_to_do(
@@ -385,13 +386,6 @@ def test_an_image_that_is_not_built_names_its_command(built: dict[str, Any]) -> 
     with pytest.raises(NotFound, match="No image is built") as failed:
         bringing.wanted(CATALOG, [])
     assert failed.value.hint == "epic-run image build"
-
-
-def test_hosts_are_chosen_by_name() -> None:
-    assert list(bringing.chosen(HOSTS, [])) == ["local", "host-1"]
-    assert list(bringing.chosen(HOSTS, ["host-1"])) == ["host-1"]
-    with pytest.raises(NotFound, match='There is no host "host-7"'):
-        bringing.chosen(HOSTS, ["host-7"])
 
 
 class Plays:
