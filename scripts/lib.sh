@@ -182,14 +182,15 @@ ensure_docker_access() {
 
 # --- PostgreSQL -------------------------------------------------------------------------------
 
-# The server's programs for tests, which start servers of their own. Where the package is not
-# there yet, it is kept from making a database cluster and starting it.
+# The server's programs for tests, which start servers of their own: a package that is not there yet
+# is kept from making a database of its own and starting a server for it.
 ensure_postgresql() {
-    ! compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null && ! have postgres || return 0
-    if have apt-get && ! [ -e /etc/postgresql-common/createcluster.conf ]; then
-        as_root mkdir -p /etc/postgresql-common
-        as_root sh -c 'echo "create_main_cluster = false" >/etc/postgresql-common/createcluster.conf'
+    if have postgres || compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null; then
+        return 0
     fi
+    apt_install postgresql-common
+    as_root sed -ri 's/^#?create_main_cluster .*/create_main_cluster = false/' \
+        /etc/postgresql-common/createcluster.conf
     apt_install postgresql
 }
 

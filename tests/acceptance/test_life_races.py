@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import life_support
 import pytest
+import yaml
 from life_support import Site, until
 
 pytestmark = pytest.mark.docker
@@ -97,6 +98,31 @@ def test_a_store_that_is_locked_for_a_while_does_not_harm_an_operation(site: Sit
     assert process.returncode == 0, out + err
     assert err == ""
     site.is_as_wanted([*BOTH, "worker-2"])
+
+
+def test_a_quota_that_was_lowered_lets_nothing_start_and_everything_be_mended(site: Site) -> None:
+    site.run("launch", site.template())
+    nodes = site.running()
+    site.quota = {"nodes": 1, "disk": "1g"}
+    of_tenant = site.folder / "tenant.yml"
+    of_tenant.write_text(yaml.safe_dump(site.documents("lab", 1, [])[1]))
+    site.run("tenant", "apply", str(of_tenant))
+    site.run("repair", "lab")
+    site.is_as_wanted(nodes)
+    assert f"nodes: {len(nodes) + 1} of 1" in site.run("expand", "lab", code=2).err
+    site.run("stop", "lab")
+    refused = site.run("start", "lab", code=2)
+    assert f"The quota of tenant {site.tenant} does not hold this" in refused.err
+    assert f"nodes: {len(nodes)} of 1" in refused.err
+    assert site.running() == []
+    assert site.json("list")[0]["wanted"] == "stopped"
+    shown = site.run("tenant", "show", site.tenant).out
+    assert f"nodes     {len(nodes)}     1" in shown
+    assert "not enforced" in shown
+    site.quota = {}
+    site.run("tenant", "apply", site.template())
+    site.run("start", "lab")
+    site.is_as_wanted(nodes)
 
 
 def test_destroy_is_refused_while_another_works_and_cleans_up_after_its_death(site: Site) -> None:
