@@ -65,7 +65,7 @@ from typing import Any
 from ansible.module_utils.epic_docker import Docker, DockerError
 
 CONFLICT = 409
-# How long the swarm may take to notice that the last node of a network has gone.
+# How long the swarm may take to tell all of its managers of a change.
 RELEASE_SECONDS = 20.0
 
 ARGUMENT_SPEC: dict[str, Any] = {
@@ -109,10 +109,15 @@ def make(docker: Docker, params: dict[str, Any]) -> str:
         answer = docker.request("POST", "/networks/create", description(params))
         return str(answer["Id"])
     except DockerError as problem:
-        found = docker.request("GET", f"/networks/{params['name']}", missing_ok=True)
-        if problem.status == CONFLICT and found:
-            return str(found["Id"])
-        raise
+        # Engines tell of it by a status, or by a sentence of the swarm's.
+        if problem.status != CONFLICT and "conflict" not in str(problem):
+            raise
+        end = time.monotonic() + RELEASE_SECONDS
+        while not (found := docker.request("GET", f"/networks/{params['name']}", missing_ok=True)):
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.1)
+        return str(found["Id"])
 
 
 def description(params: dict[str, Any]) -> dict[str, Any]:
