@@ -191,7 +191,7 @@ def test_every_page_of_spark_is_whole_in_a_browser(
         assert cookie["httpOnly"]
         assert cookie["secure"]
         assert (cookie["sameSite"], cookie["path"]) == ("Strict", f"/{gated.site.tenant}/")
-        waiting, seen, strays = [root], {root}, set()
+        waiting, seen, strays = [root], {kind_of(root)}, set()
         while waiting:
             tab.go(waiting.pop(0))
             for link in tab.links():
@@ -345,6 +345,8 @@ def test_a_second_cluster_ends_no_connection(gated: Gated) -> None:
     assert gated.status(gated.path("spark-master", "two") + "/", gated.token("-c", "two")) == 200
     while piece := response.read(2**20):
         got += len(piece)
+    response.close()
+    download.close()
     assert got == size
     assert talking.end() == "steady"
     secret = json.loads((gated.site.home / f"secrets/{gated.site.tenant}/two.json").read_text())
