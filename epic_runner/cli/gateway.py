@@ -39,6 +39,7 @@ def gateway() -> None:
     "--own-authority", is_flag=True,
     help="Go back from the site's own certificate to one of the private authority.",
 )  # fmt: skip
+@click.option("--host", help="The host that it runs on; the first one of the inventory at first.")
 @click.option("--name", help="The gateway's name, where several sites share a Docker host.")
 @output_option
 def up(
@@ -49,6 +50,7 @@ def up(
     key: str | None,
     *,
     own_authority: bool,
+    host: str | None,
     name: str | None,
     output: str,
 ) -> None:
@@ -72,6 +74,8 @@ def up(
     if pair is not None and own_authority:
         raise click.UsageError("--certificate and --own-authority exclude each other.")
     wanted = lifecycle.wanted(
+        site_hosts(Store()),
+        host=host,
         name=name,
         address=address,
         port=port,

@@ -9,7 +9,7 @@ import os
 import platform
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,6 +22,8 @@ from epic_runner.inventory import gateway_group
 from epic_runner.lifecycle import Context, acting_user
 from epic_runner.operations import operate
 from epic_runner.runner import run_playbook
+from epic_runner.site import chosen as chosen_hosts
+from epic_runner.ssh import destination
 from epic_runner.store import ClusterRecord
 from epic_runner.store.store import Transaction
 
@@ -46,18 +48,33 @@ class Login:
 
 
 def wanted(
+    hosts: Mapping[str, Host],
     *,
+    host: str | None = None,
     name: str | None = None,
     address: str | None = None,
     port: int | None = None,
     public_name: str | None = None,
     has_own_authority: bool | None = None,
 ) -> Gateway:
-    """Return the gateway as it is to be: what is given, else what it was, else the defaults."""
+    """Return the gateway as it is to be: what is given, else what it was, else the defaults.
+
+    By default it is on this machine, or on the first of several hosts, since it has to be in the
+    tenants' networks.
+
+    Raises:
+        InputError: There is no such host, or it is on another one.
+    """
     known = site.load()
+    if host is not None:
+        chosen_hosts(hosts, [host])
+    if known is not None and host not in (None, known.host):
+        raise InputError(
+            f"The gateway is on host {known.host}.", "epic-run gateway down, then up elsewhere."
+        )
     if known is None:
         known = Gateway(
-            site.DEFAULT_NAME, "local", site.ANY_ADDRESS, site.DEFAULT_PORT, "",
+            site.DEFAULT_NAME, host or next(iter(hosts)), site.ANY_ADDRESS, site.DEFAULT_PORT, "",
             has_own_authority=True,
         )  # fmt: skip
     found = replace(
@@ -70,6 +87,9 @@ def wanted(
         ),
     )
     chosen = public_name or (known.public_name if address is None else "")
+    of = hosts.get(found.host)
+    if not chosen and found.address == site.ANY_ADDRESS and of is not None and not of.is_local:
+        chosen = destination(of)
     return replace(found, public_name=chosen or _name_of(found.address))
 
 
@@ -107,6 +127,7 @@ def up(
     variables = {
         "gateway_name": gateway.name,
         "gateway_image": image,
+        "epic_images": [image],
         "gateway_address": gateway.address,
         "gateway_port": gateway.port,
         "gateway_certificate_file": str(site.file("server.pem")),

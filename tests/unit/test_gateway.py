@@ -218,12 +218,12 @@ def test_a_certificate_and_a_key_go_together(tmp_path: Path) -> None:
 
 
 def test_what_is_not_given_stays_as_it_was() -> None:
-    assert lifecycle.wanted(public_name="gw.test").port == site.DEFAULT_PORT
+    assert lifecycle.wanted({"local": host()}, public_name="gw.test").port == site.DEFAULT_PORT
     site.keep(replace(GATEWAY, port=9000, has_own_authority=False))
-    same = lifecycle.wanted()
+    same = lifecycle.wanted({"local": host()})
     assert (same.port, same.public_name, same.has_own_authority) == (9000, "gw.test", False)
-    assert lifecycle.wanted(has_own_authority=True).has_own_authority
-    assert lifecycle.wanted(address="192.0.2.1").public_name == "192.0.2.1"
+    assert lifecycle.wanted({"local": host()}, has_own_authority=True).has_own_authority
+    assert lifecycle.wanted({"local": host()}, address="192.0.2.1").public_name == "192.0.2.1"
     site.forget()
     assert site.load() is None
     with pytest.raises(InputError, match="has no gateway"):
