@@ -39,6 +39,10 @@ class Browser:
         for domain in ("Page", "Network", "Runtime", "Log"):
             self._call(f"{domain}.enable")
 
+    def close(self) -> None:
+        """End the talk with the browser."""
+        self._socket.close()
+
     def _call(self, method: str, **values: Any) -> Any:
         number = next(self._numbers)
         self._socket.send(json.dumps({"id": number, "method": method, "params": values}))
@@ -162,7 +166,9 @@ def browser(folder: Path, authority: Path) -> Iterator[Browser]:
         port = profile / "DevToolsActivePort"
         until(lambda: port.exists() and port.read_text().count("\n"), "the browser starts")
         number = port.read_text().split()[0]
-        yield Browser(_tab(number))
+        tab = Browser(_tab(number))
+        with contextlib.closing(tab):
+            yield tab
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, 9)
