@@ -6,6 +6,7 @@ themselves.
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -152,6 +153,99 @@ def test_nodes_reach_neither_their_host_nor_the_world(spread: Spread) -> None:
         assert spread.inside(worker, line.format(target, port)) == "closed"
     # The same probe sees what may be seen.
     assert spread.inside(worker, line.format("wide-master-1", 7077)) == "open"
+
+
+def probed(site: Site, cluster: str, node: str, **wanted: list[str]) -> dict[str, list[str]]:
+    """Return what a node reached of what it tried."""
+    code = (Path(__file__).parent / "probes.py").read_text(encoding="utf-8")
+    told = site.run("shell", cluster, node, "--", "python3", "-c", code, json.dumps(wanted)).out
+    found: dict[str, list[str]] = json.loads(told)
+    return found
+
+
+def test_no_probe_of_a_tenant_reaches_another_tenant_or_a_host(
+    spread: Spread, tmp_path: Path
+) -> None:
+    """From every host, to every host; the same probes reach what they may."""
+    other = Site(tmp_path)
+    (tmp_path / "home").symlink_to(spread.site.home)
+    other.run("launch", other.template("theirs", workers=2))
+    try:
+        addresses = {
+            node: other.run("shell", "theirs", node, "--", "hostname", "-i").out.strip()
+            for node in ("master-1", "worker-1", "worker-2")
+        }
+        own = {
+            node: spread.inside(node, "hostname -i")
+            for node in ("master-1", "worker-1", "worker-2", "worker-3")
+        }
+        machines = [spread.on(host, "hostname", "-i").split()[0] for host in HOSTS]
+        # Addresses that a host has on its own bridges, and those of clouds' metadata.
+        machines += ["172.17.0.1", "172.18.0.1", "10.112.0.1", "169.254.169.254", "169.254.170.2"]
+        ports = ("22", "80", "2375", "2376", "2377", "4789", "7946", "7077", "8080")
+        spread.inside("worker-1", "echo ours > /tenant/ours")
+        other.run("shell", "theirs", "worker-1", "--", "bash", "-c", "echo theirs > /tenant/theirs")
+        for node in own:
+            found = probed(
+                spread.site, "wide", node,
+                tcp=[f"{to}:{port}" for to in (*machines, *addresses.values()) for port in ports],
+                udp=[f"{to}:{port}" for to in (*machines, *addresses.values())
+                     for port in ("53", "4789", "7946", "9")],
+                ping=[*machines, *addresses.values()],
+                names=[
+                    name for short in addresses
+                    for name in (f"theirs-{short}", other.container(short, "theirs"))
+                ],
+                files=["/var/run/docker.sock", "/run/docker.sock", "/tenant/theirs"],
+            )  # fmt: skip
+            assert found == {"tcp": [], "udp": [], "ping": [], "names": [], "files": []}
+        seen = probed(
+            spread.site, "wide", "worker-1",
+            tcp=[f"{own['master-1']}:7077"], udp=[f"{own['worker-3']}:9"],
+            ping=[own["master-1"], own["worker-3"]], names=["wide-worker-3"],
+            files=["/tenant/ours"],
+        )  # fmt: skip
+        assert all(seen.values())
+        assert seen["ping"] == [own["master-1"], own["worker-3"]]
+        # Nor did the attempts leave a neighbour behind that is not of the tenant.
+        neighbours = spread.inside(
+            "worker-1", "awk 'NR > 1 && $4 != \"00:00:00:00:00:00\" {print $1}' /proc/net/arp"
+        ).split()
+        assert not set(neighbours) & {*addresses.values(), *machines}
+    finally:
+        other.run("destroy", "theirs", "--yes")
+        other.run("tenant", "remove", other.tenant, "--yes")
+
+
+def test_pages_of_a_spread_cluster_are_reached_by_a_gateway_on_a_host(
+    spread: Spread, tmp_path: Path
+) -> None:
+    site = spread.site
+    site.run("gateway", "up", "--port", "9443")
+    try:
+        state = site.json("gateway", "status")
+        assert state["host"] == "host-1"
+        site.run("repair", "wide")
+        [page] = [
+            item["url"] for item in site.status("wide")["endpoints"]
+            if item["name"] == "spark-master"
+        ]  # fmt: skip
+        assert page.startswith(state["url"])
+        token = site.run("login", "--cluster", "wide", "--token").out.strip()
+        ask = ["curl", "-sS", "--max-time", "20", "--cacert", state["authority_file"]]
+        told = subprocess.run(
+            [*ask, "--cookie", f"__Secure-epic={token}", f"{page}json/"],
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        assert json.loads(told.stdout)["aliveworkers"] >= 3
+        shut = subprocess.run(
+            [*ask, "-o", str(tmp_path / "page"), "-w", "%{http_code}", f"{page}json/"],
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        assert shut.stdout != "200"
+    finally:
+        site.run("gateway", "down", "--yes")
+        site.run("repair", "wide")
 
 
 def test_ad_hoc_plays_reach_the_nodes_of_all_hosts(spread: Spread) -> None:

@@ -23,8 +23,7 @@ def server() -> Iterator[ahead.Ahead]:
 
 
 def environment(**more: str) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
-    return {**kept, **ahead.settings(), **more}
+    return {**os.environ, **ahead.settings(), **more}
 
 
 def relayed(server: ahead.Ahead, *command: str, **variables: str) -> tuple[int, str]:
