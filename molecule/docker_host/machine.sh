@@ -12,7 +12,8 @@ printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
 chmod 0755 /usr/sbin/policy-rc.d
 trap 'exit 0' TERM
 while :; do
-    if command -v dockerd >/dev/null; then
+    # The package brings the program first, then makes the group that the engine's socket is for.
+    if command -v dockerd >/dev/null && grep -q '^docker:' /etc/group; then
         dockerd >>/var/log/dockerd.log 2>&1 &
         wait $!
     fi
