@@ -16,7 +16,7 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from epic_runner import __main__, ahead, hosts
+from epic_runner import __main__, ahead, hosts, site
 from epic_runner.cli import launch, reading
 
 assert launch, reading  # imported for all, as cli/launch.py does when it runs
@@ -29,7 +29,7 @@ def main() -> None:
     commands = json.load(sys.stdin)
     machine = hosts.local_host()
     roomy = replace(machine, cores=MANY_CORES, memory_bytes=MUCH_MEMORY_BYTES)
-    hosts.local_host = lambda: roomy
+    site.local_host = lambda: roomy
     ahead.begin = lambda: None
     with tempfile.TemporaryDirectory() as folder:
         outputs = [Path(folder) / str(number) for number in range(len(commands))]

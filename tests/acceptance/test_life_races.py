@@ -11,6 +11,8 @@ import pytest
 import yaml
 from life_support import Site, until
 
+from epic_runner.store.schema import HEAD
+
 pytestmark = pytest.mark.docker
 
 BOTH = ["master-1", "worker-1"]
@@ -145,7 +147,7 @@ def test_a_store_of_a_newer_version_is_left_alone(site: Site) -> None:
         assert "newer epic-run" in refused.err
     finally:
         with sqlite3.connect(site.home / "store.db") as store:
-            store.execute("UPDATE alembic_version SET version_num = '0001'")
+            store.execute("UPDATE alembic_version SET version_num = ?", [HEAD])
     assert site.json("list") == []
 
 

@@ -26,7 +26,7 @@ RACING = 100
 WINNING = 10
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.faults)])
 def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
     with life_support.site(tmp_path) as made:
         if request.param == "postgresql":
@@ -144,6 +144,7 @@ def holds(path: Path, text: str) -> bool:
     return path.is_file() and text.encode() in path.read_bytes()
 
 
+@pytest.mark.faults
 def test_a_launch_that_dies_while_the_database_is_down_is_resumed(
     served: Site, postgresql: PostgreSQL
 ) -> None:
@@ -166,6 +167,7 @@ def test_a_launch_that_dies_while_the_database_is_down_is_resumed(
     served.has_nothing()
 
 
+@pytest.mark.faults
 def test_a_destroy_is_settled_when_the_database_is_back(
     served: Site, postgresql: PostgreSQL
 ) -> None:
