@@ -26,7 +26,7 @@ from life_support import Site, until
 
 from epic_runner.gateway import certificates, sessions
 
-pytestmark = pytest.mark.docker
+pytestmark = [pytest.mark.docker, pytest.mark.alone]
 
 COOKIE = "__Secure-epic"
 # A page of a running application, with everything that has a tab of its own.

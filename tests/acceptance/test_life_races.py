@@ -139,6 +139,7 @@ def test_destroy_is_refused_while_another_works_and_cleans_up_after_its_death(si
 
 
 def test_a_store_of_a_newer_version_is_left_alone(site: Site) -> None:
+    site.run("list")
     with sqlite3.connect(site.home / "store.db") as store:
         store.execute("UPDATE alembic_version SET version_num = '9999'")
     try:
