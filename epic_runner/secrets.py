@@ -167,7 +167,7 @@ def _write_file(tenant: str, cluster: str, token: str) -> None:
     private_directory(path.parent.parent)
     private_directory(path.parent)
     # Written whole under another name and then linked: a reader never sees half of it.
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         json.dump({_TOKEN: token}, file)
