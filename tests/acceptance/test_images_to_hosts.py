@@ -289,6 +289,7 @@ def test_a_registry_that_does_not_answer_is_named(lab: Lab) -> None:
     assert "check the name" in came["host-1"]["hint"]
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize(
     ("setting", "message", "advice"),
     [

@@ -187,6 +187,7 @@ def test_a_destroy_is_settled_when_the_database_is_back(
     served.has_nothing()
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("site", ["sqlite"], indirect=True)
 def test_a_file_that_is_locked_when_a_launch_ends_gets_its_result_later(site: Site) -> None:
     launch = site.begin("launch", site.template())
