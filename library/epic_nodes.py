@@ -134,6 +134,8 @@ from ansible.module_utils.epic_docker import Docker, DockerError, hold
 
 CONFLICT = 409
 PORT_TAKEN = re.compile(r"port is already allocated|address already in use")
+# An engine that was killed while it started a container takes it for one that runs already.
+UNSTARTABLE = re.compile(r"task \S+: already exists")
 MANIFEST = "/etc/epic/manifest.json"
 
 # What root inside a node needs to set up users, run services under their own accounts and use
@@ -296,7 +298,13 @@ class Converger:
             if not self.check:
                 self.remove(found)
             return name, self.create(node, spec, "recreated")
-        return name, self.wake(node, found["State"])
+        try:
+            return name, self.wake(node, found["State"])
+        except DockerError as problem:
+            if not UNSTARTABLE.search(str(problem)):
+                raise
+            self.remove(found)
+            return name, self.create(node, spec, "recreated")
 
     def wake(self, node: dict[str, Any], state: str) -> str:
         """Mend a node's files where they are not as wanted, and make it run if it does not."""
