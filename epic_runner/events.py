@@ -53,8 +53,7 @@ class Translator:
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
         self._phase = ""
-        self._failed_in = ""
-        self._failures: list[tuple[str, str, str]] = []
+        self._failures: list[tuple[str, str, str, str]] = []
         self._item = ""
         self._missing_images: set[str] = set()
         self._port_clashes: set[str] = set()
@@ -102,21 +101,29 @@ class Translator:
     @property
     def only_silent(self) -> bool:
         """Whether nothing went wrong but that hosts could not be reached."""
-        return {name for name, _, _ in self._failures} == {f"host {name}" for name in self.silent}
+        return bool(self._failures) and not self._elsewhere()
+
+    def _elsewhere(self) -> list[tuple[str, str, str, str]]:
+        """Return the failures that are not those of hosts that could not be reached."""
+        away = {f"host {name}" for name in self.silent}
+        return [failure for failure in self._failures if failure[1] not in away]
 
     def failure(self) -> OperationFailed | None:
         """Return the error for people, None when no task failed."""
         if not self._failures:
             return None
-        node, message, logs = self._failures[0]
-        more = f" ({len(self._failures) - 1} more failed)" if len(self._failures) > 1 else ""
-        text = f"{self._failed_in}: {node}: {message}{more}"
+        # A host that is away may have been one that the play can do without; what went wrong on
+        # another one is then what matters.
+        failures = self._elsewhere() or self._failures[-1:]
+        phase, node, message, logs = failures[0]
+        more = f" ({len(failures) - 1} more failed)" if len(failures) > 1 else ""
+        text = f"{phase}: {node}: {message}{more}"
         if logs:
             text += f"\nIts last log lines:\n{logs}"
-        if self._port_clashes and self._port_clashes == {name for name, _, _ in self._failures}:
-            return PortsTaken(text, self._port_clashes)
-        if self.silent:
+        if self.only_silent:
             return HostsSilent(text, self.silent)
+        if self._port_clashes and self._port_clashes == {item[1] for item in failures}:
+            return PortsTaken(text, self._port_clashes)
         return OperationFailed(text, image_hint(self._missing_images) or self._hint)
 
     def _nodes(self, result: Mapping[str, Any]) -> None:
@@ -162,10 +169,9 @@ class Translator:
                 for node, outcome in result["outcomes"].items()
                 if outcome.get("rc")
             ]
-        self._failed_in = self._failed_in or self._phase
         failures = failures or [(f"host {host}", _plain(result, self._item), "")]
         for node, why, logs in failures:
-            self._failures.append((node, why, logs))
+            self._failures.append((self._phase, node, why, logs))
             self._listener(Step(self._phase, node, why, failed=True))
 
 

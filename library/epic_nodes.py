@@ -126,6 +126,7 @@ import fcntl
 import hashlib
 import json
 import re
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -134,6 +135,8 @@ from ansible.module_utils.epic_docker import Docker, DockerError, hold
 
 CONFLICT = 409
 PORT_TAKEN = re.compile(r"port is already allocated|address already in use")
+NETWORK_LEAVING = re.compile(r"network \S+ not found")
+NETWORK_SECONDS = 15.0
 # An engine that was killed while it started a container takes it for one that runs already.
 UNSTARTABLE = re.compile(r"task \S+: already exists")
 MANIFEST = "/etc/epic/manifest.json"
@@ -327,8 +330,26 @@ class Converger:
 
     def power(self, node: dict[str, Any], how: str, **query: Any) -> None:
         """Start or restart a node."""
-        with self.noting_clashes(node):
-            self.docker.request("POST", f"/containers/{node['container']}/{how}", query=query)
+        path = f"/containers/{node['container']}/{how}"
+        self.set_running(node, lambda: self.docker.request("POST", path, query=query))
+
+    def set_running(self, node: dict[str, Any], begin: Callable[[], Any]) -> None:
+        """Have a node begin to run.
+
+        A network that spans hosts leaves a host with its last container there, and while it does,
+        the engine cannot start one that is to bring it back.
+        """
+        end = time.monotonic() + NETWORK_SECONDS
+        while True:
+            try:
+                with self.noting_clashes(node):
+                    begin()
+            except DockerError as problem:
+                if not NETWORK_LEAVING.search(str(problem)) or time.monotonic() > end:
+                    raise
+                time.sleep(0.2)
+            else:
+                return
 
     @contextlib.contextmanager
     def noting_clashes(self, node: dict[str, Any]) -> Iterator[None]:
@@ -348,8 +369,8 @@ class Converger:
         self.make_volume(data, {**self.owner, "epic.node": node["short_name"]})
         self.docker.request("POST", "/containers/create", spec, query={"name": node["container"]})
         files = self.files(node)
-        with self.noting_clashes(node):
-            self.docker.start_with(node["container"], {**files, **remembered(files)})
+        filled = {**files, **remembered(files)}
+        self.set_running(node, lambda: self.docker.start_with(node["container"], filled))
         return outcome
 
     def files(self, node: dict[str, Any]) -> dict[str, Any]:

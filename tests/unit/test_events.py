@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from epic_runner.errors import OperationFailed, PortsTaken
+from epic_runner.errors import HostsSilent, OperationFailed, PortsTaken
 from epic_runner.events import Step, Translator
 
 
@@ -60,6 +60,16 @@ def test_what_hosts_say_of_themselves_is_kept_by_host(play: Play) -> None:
     play.happens("runner_on_unreachable", host="h2", res={"msg": "No route to host"})
     assert play.translator.facts == {"h1": {"cores": 4}}
     assert play.translator.silent == {"h2": "No route to host"}
+
+
+def test_a_failure_elsewhere_comes_before_a_host_that_is_away(play: Play) -> None:
+    play.happens("runner_on_unreachable", host="h2", res={"msg": "No route to host"})
+    only = play.translator.failure()
+    assert isinstance(only, HostsSilent)
+    assert only.hosts == {"h2"}
+    failure = play.fails(failed_nodes={"worker-1": "no space left on device"})
+    assert failure.message == "Create nodes: worker-1: no space left on device"
+    assert not isinstance(failure, HostsSilent)
 
 
 def test_a_node_that_failed_is_named_with_its_reason(play: Play) -> None:

@@ -183,6 +183,29 @@ def test_a_port_that_is_taken_is_told_apart(engine: Engine) -> None:
     assert nodes.run(params(), check_mode=False)["port_clashes"] == []
 
 
+@pytest.mark.parametrize(("is_there", "said"), [(True, "started"), (False, "created")])
+def test_a_network_that_is_leaving_the_host_is_waited_for(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, *, is_there: bool, said: str
+) -> None:
+    if is_there:
+        present(engine, "exited")
+    engine.refusals["/start"] = utility.DockerError(404, "network z3iyfeg8rj33 not found")
+    monkeypatch.setattr(nodes.time, "sleep", lambda _: engine.refusals.clear())
+    assert outcome(engine) == said
+    assert sum("/start" in asked for asked in engine.asked) == 2
+
+
+def test_a_container_that_its_engine_takes_for_a_running_one_is_made_anew(engine: Engine) -> None:
+    present(engine, "exited")
+    problem = utility.DockerError(500, "task 6f13afc986a0: already exists")
+    engine.refusals["worker-1/start"] = problem
+    # The engine starts the new one with its files, which is another request.
+    engine.start_with = lambda container, _files: engine.asked.append(container)  # type: ignore[method-assign]
+    assert outcome(engine) == "recreated"
+    assert "DELETE /containers/c1" in engine.asked
+    assert not any(asked.startswith("DELETE /volumes") for asked in engine.asked)
+
+
 def test_a_removal_that_others_began_is_waited_for(engine: Engine) -> None:
     present(engine)
     engine.refusals["DELETE /containers"] = utility.DockerError(409, "already in progress")
