@@ -2,35 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import json
-import sys
 import tarfile
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+from content_modules import load
 
-ROOT = Path(__file__).resolve().parents[2]
-UTILITY = "ansible.module_utils.epic_docker"
 LAB = {"prefix": "work/lab", "network": "epic.work"}
 OTHERS = "work/labor/n-1/x c|1|strip|*\nwork/other/n-1/x c|1|strip|*\n"
 
-
-def load(name: str, path: str) -> ModuleType:
-    found = importlib.util.spec_from_file_location(name, ROOT / path)
-    assert found
-    assert found.loader
-    module = importlib.util.module_from_spec(found)
-    sys.modules[name] = module
-    found.loader.exec_module(module)
-    return module
-
-
-if UTILITY not in sys.modules:
-    load(UTILITY, "module_utils/epic_docker.py")
 gateway = load("epic_gateway", "library/epic_gateway.py")
 filters = load("gateway_filters", "filter_plugins/gateway.py")
 

@@ -2,33 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import socket
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+from content_modules import load, utility
 from hypothesis import given
 from hypothesis import strategies as st
 
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def load(name: str, path: str) -> ModuleType:
-    found = importlib.util.spec_from_file_location(name, ROOT / path)
-    assert found
-    assert found.loader
-    module = importlib.util.module_from_spec(found)
-    sys.modules[name] = module
-    found.loader.exec_module(module)
-    return module
-
-
-utility = load("ansible.module_utils.epic_docker", "module_utils/epic_docker.py")
 swarm = load("epic_swarm", "library/epic_swarm.py")
 facts = load("epic_host_facts", "library/epic_host_facts.py")
 kernel = load("epic_kernel", "library/epic_kernel.py")

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import base64
 import http.server
-import importlib.util
 import json
 import socket
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+from content_modules import ROOT, load, utility
 
 from epic_runner import docker_api
 from epic_runner.catalog import load_catalog
@@ -23,23 +21,10 @@ from epic_runner.events import Step, Translator
 from epic_runner.hosts import Host
 from epic_runner.images import hosts as bringing
 
-ROOT = Path(__file__).resolve().parents[2]
 SPARK = "epic/spark:3.5.9-r1"
 DIGEST = "sha256:" + "d" * 64
 ID = "sha256:" + "1" * 64
 
-
-def load(name: str, path: str) -> ModuleType:
-    found = importlib.util.spec_from_file_location(name, ROOT / path)
-    assert found
-    assert found.loader
-    module = importlib.util.module_from_spec(found)
-    sys.modules[name] = module
-    found.loader.exec_module(module)
-    return module
-
-
-utility = load("ansible.module_utils.epic_docker", "module_utils/epic_docker.py")
 registry = load("ansible.module_utils.epic_registry", "module_utils/epic_registry.py")
 module = load("epic_images", "library/epic_images.py")
 

@@ -4,40 +4,24 @@ from __future__ import annotations
 
 import fcntl
 import http.server
-import importlib.util
 import io
 import json
 import os
 import socketserver
 import struct
-import sys
 import tarfile
 import threading
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+from content_modules import load, utility
 
-ROOT = Path(__file__).resolve().parents[2]
-UTILITY = "ansible.module_utils.epic_docker"
 ROLES = {"worker": {"image": "epic/spark:1", "cores": 1, "memory_bytes": 2**30, "pids_limit": 99,
                     "files": {"/etc/epic/x": {"content": "x"}}}}  # fmt: skip
 NODE = {"name": "lab-worker-1", "short_name": "worker-1", "container": "epic.work.lab.worker-1",
         "role": "worker", "index": 1, "ports": []}  # fmt: skip
 
-
-def load(name: str, path: str) -> ModuleType:
-    found = importlib.util.spec_from_file_location(name, ROOT / path)
-    assert found
-    assert found.loader
-    module = importlib.util.module_from_spec(found)
-    sys.modules[name] = module
-    found.loader.exec_module(module)
-    return module
-
-
-utility = load(UTILITY, "module_utils/epic_docker.py")
 nodes = load("epic_nodes", "library/epic_nodes.py")
 execute = load("epic_exec", "library/epic_exec.py")
 

@@ -1,0 +1,28 @@
+"""Ansible's own content as modules of Python: each file is loaded once a process."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+
+ROOT = Path(__file__).resolve().parents[2]
+UTILITY = "ansible.module_utils.epic_docker"
+
+
+@cache
+def load(name: str, path: str) -> ModuleType:
+    """Import the file at `path` under the name by which others of the content import it."""
+    found = importlib.util.spec_from_file_location(name, ROOT / path)
+    assert found
+    assert found.loader
+    module = importlib.util.module_from_spec(found)
+    sys.modules[name] = module
+    found.loader.exec_module(module)
+    return module
+
+
+# The modules import it by its name, so it is there before any of them.
+utility = load(UTILITY, "module_utils/epic_docker.py")
