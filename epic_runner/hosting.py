@@ -50,7 +50,8 @@ class HostState:
     """A host with what it has and what is promised of it.
 
     Attributes:
-        cores: Virtual cores that can be promised in all; so for memory and disk, in bytes.
+        host: The host.
+        record: What is remembered of it.
         used: What nodes have been promised.
         nodes: How many nodes it holds.
     """
@@ -202,15 +203,18 @@ def findings(
         Finding(name, f"It cannot be reached: {why}", f"ssh {name} has to work without a password.")
         for name, why in silent.items()
     ]
-    # Nobody listens at a host that is no member yet.
-    members = {
-        said["swarm"].get("address")
+    # Nobody listens at a host that is no member yet. A host's own address is the one that it alone
+    # does not look at.
+    known = {address for said in facts.values() for address in said.get("ports", {})}
+    outside = {
+        address
         for said in facts.values()
-        if (said.get("swarm") or {}).get("state") == "active"
+        if (said.get("swarm") or {}).get("state") != "active"
+        for address in known - said.get("ports", {}).keys()
     }
     mtus = {name: said["mtu"] for name, said in facts.items() if said.get("mtu")}
     for name, said in facts.items():
-        found += [Finding(name, what, mend) for what, mend in _of_host(said, members, span)]
+        found += [Finding(name, what, mend) for what, mend in _of_host(said, outside, span)]
         if name in mtus and mtus[name] > min(mtus.values()):
             what = f"Its packets may have {mtus[name]} bytes, another host's {min(mtus.values())}"
             found.append(Finding(name, f"{what}; networks between hosts use the smaller."))
@@ -218,7 +222,7 @@ def findings(
 
 
 def _of_host(
-    said: Mapping[str, Any], members: Container[str], span: tuple[float, float]
+    said: Mapping[str, Any], outside: Container[str], span: tuple[float, float]
 ) -> Iterator[tuple[str, str]]:
     if said.get("docker_error"):
         yield (
@@ -241,7 +245,7 @@ def _of_host(
         yield "It is no member of the swarm.", "epic-run host prepare lets it join."
     for address, ports in said.get("ports", {}).items():
         closed = [name for name, state in ports.items() if state in ("refused", "silent", "error")]
-        if closed and address in members:
+        if closed and address not in outside:
             names = ", ".join(name.replace("_", "/") for name in closed)
             yield f"It does not reach {names} of {address}.", "Open the ports between the hosts."
     for line in said.get("firewall", ()):

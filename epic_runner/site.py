@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from dataclasses import replace
 
 from epic_runner.errors import InputError
 from epic_runner.host_inventory import Entry, inventory_path, read_inventory
@@ -41,10 +41,10 @@ def arrange(
     }
     if not hosts:
         host = local_host()
-        hosts[host.name] = _with(host, draining=known.get(host.name, HostRecord("")).draining)
+        hosts[host.name] = replace(host, draining=known.get(host.name, HostRecord("")).draining)
     for name in sorted({*used} - hosts.keys()):
         gone = local_host() if name == "local" else Host(name, 0, 0)
-        hosts[name] = _with(gone, draining=True)
+        hosts[name] = replace(gone, draining=True)
     return hosts
 
 
@@ -89,20 +89,10 @@ def chosen(hosts: Mapping[str, Host], names: Iterable[str]) -> dict[str, Host]:
     names = [*names]
     unknown = [name for name in names if name not in hosts]
     if unknown:
-        import difflib
+        from epic_runner.spec.checks import one_of
 
-        near = difflib.get_close_matches(unknown[0], hosts, n=1)
-        raise InputError(
-            f"There is no host {unknown[0]}; there is {', '.join(hosts)}.",
-            f"Did you mean {near[0]}?" if near else "epic-run host list shows the hosts.",
-        )
+        raise InputError(f"There is no host {unknown[0]}.", one_of(unknown[0], list(hosts)))
     return {name: hosts[name] for name in names} or dict(hosts)
-
-
-def _with(host: Host, **changes: Any) -> Host:
-    from dataclasses import replace
-
-    return replace(host, **changes)
 
 
 def _number(entry: Entry, name: str, otherwise: float) -> float:

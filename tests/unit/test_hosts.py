@@ -28,7 +28,7 @@ FACTS = {"cores": 4, "memory_bytes": 2**34, "disk_bytes": 2**40, "mtu": 1500}
 FINE: dict[str, Any] = {
     **FACTS, "clock": 100.0, "docker_version": "26.1.5", "disk_free_bytes": 2**40,
     "disk_path": "/var/lib/docker", "disk_quota": "xfs-pquota", "docker_error": "",
-    "swarm": {"state": "active", "address": "192.0.2.2"}, "firewall": [],
+    "swarm": {"state": "active"}, "firewall": [],
     "ports": {"192.0.2.2": {"tcp_7946": "open", "udp_4789": "unknown"}},
 }  # fmt: skip
 
@@ -131,7 +131,7 @@ def test_a_capacity_that_is_none_names_host_and_variable(name: str, value: objec
 def test_a_host_that_is_not_there_is_told_with_the_nearest() -> None:
     with pytest.raises(InputError, match="no host host1") as caught:
         chosen({"host-1": Host("host-1", 1, 1)}, ["host1"])
-    assert caught.value.hint == "Did you mean host-1?"
+    assert caught.value.hint == 'Did you mean "host-1"?'
 
 
 def test_ssh_goes_where_ansible_would() -> None:
@@ -188,6 +188,18 @@ def test_what_a_host_lacks_is_found_with_its_mend(changes: dict[str, Any], what:
     [found] = findings({"h1": {**FINE, **changes}}, {}, (99.0, 101.0))
     assert what in found.what
     assert found.mend
+
+
+def test_closed_ports_of_a_host_outside_the_swarm_are_no_findings() -> None:
+    closed = {"tcp_7946": "refused"}
+    inside = {**FINE, "ports": {"192.0.2.2": closed}}
+    joining = {**FINE, "ports": {"192.0.2.1": {"tcp_7946": "open"}}}
+    outside = {**joining, "swarm": {"state": "inactive"}}
+    told = findings({"h1": inside, "h2": outside}, {}, (99.0, 101.0))
+    assert [(item.host, "no member" in item.what) for item in told] == [("h2", True)]
+    [told] = findings({"h1": inside, "h2": joining}, {}, (99.0, 101.0))
+    assert told.host == "h1"
+    assert "does not reach" in told.what
 
 
 def test_hosts_of_different_packet_sizes_and_silent_ones_are_found() -> None:
