@@ -92,7 +92,7 @@ EXAMPLES = r"""
     tenant: analytics
     network: {name: epic.analytics}
     node_roles:
-      worker: {image: "epic/spark:3.5.9-r1", cores: 1, memory_bytes: 2147483648, files: {}}
+      worker: {image: "epic/spark:3.5.9-r2", cores: 1, memory_bytes: 2147483648, files: {}}
     nodes:
       - name: lab-worker-1
         short_name: worker-1
