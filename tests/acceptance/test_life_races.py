@@ -61,13 +61,18 @@ def test_the_second_operation_is_told_who_holds_the_cluster(site: Site) -> None:
     first = site.begin("launch", template)
     until(site.operations, "the launch has begun")
     until(lambda: site.json("list"), "the launch has reserved")
-    for verb in (["launch", template], ["expand", "lab"], ["destroy", "lab", "--yes"]):
-        refused = site.run(*verb, code=1)
-        assert "lab is busy: " in refused.err
-        assert "runs launch on it" in refused.err
-        assert f"process {first.pid} on " in refused.err
-    refused = site.run("tenant", "remove", site.tenant, "--yes", code=2)
-    assert "still has clusters" in refused.err
+    # However fast it is, it cannot end meanwhile; and who is halted is not dead.
+    first.send_signal(signal.SIGSTOP)
+    try:
+        for verb in (["launch", template], ["expand", "lab"], ["destroy", "lab", "--yes"]):
+            refused = site.run(*verb, code=1)
+            assert "lab is busy: " in refused.err
+            assert "runs launch on it" in refused.err
+            assert f"process {first.pid} on " in refused.err
+        refused = site.run("tenant", "remove", site.tenant, "--yes", code=2)
+        assert "still has clusters" in refused.err
+    finally:
+        first.send_signal(signal.SIGCONT)
     out, err = first.communicate(timeout=life_support.LIMIT_SECONDS)
     assert first.returncode == 0, out + err
     site.is_as_wanted(BOTH)
