@@ -86,6 +86,36 @@ def test_hosts_run_containers_with_limits(lab: Lab) -> None:
         assert int(shown) == 64 * 2**20
 
 
+def test_hosts_have_one_folder_in_common(lab: Lab) -> None:
+    lab.call("ssh", "host-1", "echo seen > /srv/shared/file")
+    assert lab.call("ssh", "host-3", "cat /srv/shared/file").strip() == "seen"
+    lab.call("ssh", "host-2", "rm /srv/shared/file")
+
+
+@pytest.mark.faults
+def test_a_swarm_works_again_after_all_hosts_restarted_together(lab: Lab) -> None:
+    """Also when they start in another order, in which Docker would have swapped their addresses."""
+    address = "$(hostname -i)"
+    lab.call("ssh", "host-1", f"docker swarm init --advertise-addr {address}")
+    token = lab.call("ssh", "host-1", "docker swarm join-token -q manager").strip()
+    for name in HOSTS[1:]:
+        join = f"docker swarm join --token {token} --advertise-addr {address} host-1:2377"
+        lab.call("ssh", name, join)
+    before = lab.call("status")
+    containers = [f"epic-{lab.name}-{name}" for name in HOSTS]
+    subprocess.run(["docker", "stop", "--time", "1", *containers], check=True, capture_output=True)
+    for container in reversed(containers):
+        subprocess.run(["docker", "start", container], check=True, capture_output=True)
+    lab.call("up")
+    assert lab.call("status") == before
+    for name in HOSTS:
+        said = lab.call("ssh", name, "docker node ls --format '{{.ManagerStatus}}'").split()
+        assert sorted(said) == ["Leader", "Reachable", "Reachable"]
+        lab.call("ssh", name, f"docker network create --driver overlay --attachable net-{name}")
+    for name in HOSTS:
+        lab.call("ssh", name, "docker swarm leave --force")
+
+
 def test_an_engine_that_dies_comes_back(lab: Lab) -> None:
     lab.call("ssh", "host-1", "pkill -KILL -x dockerd")
     until(lambda: lab.attempt("ssh", "host-1", "docker", "version").returncode == 0, "Docker again")
