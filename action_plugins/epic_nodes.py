@@ -12,7 +12,9 @@ from __future__ import annotations
 import base64
 import importlib.util
 import json
+import re
 import shlex
+import sys
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -22,8 +24,9 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible.plugins.loader import module_loader, module_utils_loader
 
-UTILITY = "epic_docker"
-UTILITY_NAME = f"ansible.module_utils.{UTILITY}"
+UTILITY = "ansible.module_utils."
+# What a module imports of the project's own utilities; one that imports another comes after it.
+IMPORTED = re.compile(r"^from ansible\.module_utils\.(epic_\w+) import", re.MULTILINE)
 MARK = "epic-result:"
 
 # What the host's Python is started with; all else comes on its standard input.
@@ -34,7 +37,8 @@ def load(name, source):
     module = sys.modules[name] = types.ModuleType(name)
     exec(compile(source, name, "exec"), module.__dict__)
     return module
-load({UTILITY_NAME!r}, job["utility"])
+for name, source in job["utilities"]:
+    load(name, source)
 result = load("epic_module", job["module"]).run(job["params"], job["check"])
 print({MARK!r} + json.dumps(result))
 """
@@ -65,7 +69,10 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         """Run the module's source on the host and return its result."""
         job = {
             "boot": LOADER,
-            "utility": _source(module_utils_loader.find_plugin(UTILITY)),
+            "utilities": [
+                (UTILITY + name, _source(module_utils_loader.find_plugin(name)))
+                for name in _utilities(module_loader.find_plugin(self._task.action))
+            ],
             "module": _source(module_loader.find_plugin(self._task.action)),
             "params": _with_sources(params),
             "check": self._task.check_mode,
@@ -105,17 +112,27 @@ def _source(path: str) -> str:
 @cache
 def _loaded(path: str, name: str) -> ModuleType:
     """Import a module's file, for its ARGUMENT_SPEC."""
-    import sys
+    for utility in _utilities(path):
+        if UTILITY + utility not in sys.modules:
+            _imported(module_utils_loader.find_plugin(utility), UTILITY + utility, keep=True)
+    return _imported(path, name)
 
-    utility = importlib.util.spec_from_file_location(
-        UTILITY_NAME, module_utils_loader.find_plugin(UTILITY)
-    )
+
+def _imported(path: str, name: str, *, keep: bool = False) -> ModuleType:
     found = importlib.util.spec_from_file_location(name, path)
-    if utility is None or utility.loader is None or found is None or found.loader is None:
+    if found is None or found.loader is None:
         raise AnsibleActionFail(f"{path} is no module of Python")
-    if UTILITY_NAME not in sys.modules:
-        sys.modules[UTILITY_NAME] = importlib.util.module_from_spec(utility)
-        utility.loader.exec_module(sys.modules[UTILITY_NAME])
     module = importlib.util.module_from_spec(found)
+    if keep:
+        sys.modules[name] = module
     found.loader.exec_module(module)
     return module
+
+
+@cache
+def _utilities(path: str) -> list[str]:
+    """Return the utilities that a module needs, in the order in which they are loaded."""
+    needed: list[str] = []
+    for name in IMPORTED.findall(_source(path)):
+        needed += [*_utilities(module_utils_loader.find_plugin(name)), name]
+    return list(dict.fromkeys(needed))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import struct
 import tarfile
 from collections.abc import Mapping
@@ -39,6 +40,16 @@ def volumes(host: Host, labels: Mapping[str, str | None]) -> list[dict[str, Any]
     """Return all volumes of a host that carry labels."""
     answer = request(host, "GET", "/volumes", query={"filters": _filters(labels)})
     return list(answer["Volumes"] or [])
+
+
+def place_of(volume: Mapping[str, Any]) -> str:
+    """Return where a volume has its files, if that is not in a folder of Docker's own."""
+    options = volume.get("Options") or {}
+    device = str(options.get("device", ""))
+    if options.get("type") != "nfs":
+        return device
+    server = re.search(r"addr=([^,]+)", options.get("o", ""))
+    return f"{server[1] if server else ''}{device}"
 
 
 def volume_sizes(host: Host) -> dict[str, int]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from epic_runner import lifecycle, recovery
@@ -38,11 +40,13 @@ class Finding:
         host: Its name.
         what: What is so, as a sentence.
         mend: What to do about it; empty where nothing needs to be done.
+        check: What it is about: reach, docker, clock, disk, swarm, ports, firewall, mtu, storage.
     """
 
     host: str
     what: str
     mend: str = ""
+    check: str = ""
 
 
 @dataclass(frozen=True)
@@ -200,7 +204,12 @@ def findings(
         span: This machine's clock before and after they were asked, in seconds since the epoch.
     """
     found = [
-        Finding(name, f"It cannot be reached: {why}", f"ssh {name} has to work without a password.")
+        Finding(
+            name,
+            f"It cannot be reached: {why}",
+            f"ssh {name} has to work without a password.",
+            "reach",
+        )
         for name, why in silent.items()
     ]
     # Nobody listens at a host that is no member yet. A host's own address is the one that it alone
@@ -214,44 +223,151 @@ def findings(
     }
     mtus = {name: said["mtu"] for name, said in facts.items() if said.get("mtu")}
     for name, said in facts.items():
-        found += [Finding(name, what, mend) for what, mend in _of_host(said, outside, span)]
+        found += [
+            Finding(name, what, mend, check) for check, what, mend in _of_host(said, outside, span)
+        ]
         if name in mtus and mtus[name] > min(mtus.values()):
             what = f"Its packets may have {mtus[name]} bytes, another host's {min(mtus.values())}"
-            found.append(Finding(name, f"{what}; networks between hosts use the smaller."))
-    return found
+            what = f"{what}; networks between hosts use the smaller."
+            found.append(Finding(name, what, check="mtu"))
+    found += [
+        Finding(
+            name,
+            f"It is in another swarm than {first}.",
+            "Decide for one: docker swarm leave --force on hosts of the other, then epic-run host "
+            "prepare.",
+            "swarm",
+        )
+        for name, first in strangers(facts).items()
+    ]
+    seen = {name: said["storage"] for name, said in facts.items() if said.get("storage")}
+    return [*found, *storage_findings(seen)]
+
+
+def strangers(facts: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Return the hosts that share no manager with the first one of a swarm, each with that one.
+
+    Whoever is in the same swarm knows of the same managers, but for changes of the last seconds.
+    """
+    managers = {
+        name: set(said["swarm"].get("managers", ()))
+        for name, said in facts.items()
+        if (said.get("swarm") or {}).get("state") == "active"
+    }
+    first = next(iter(managers), "")
+    return {
+        name: first
+        for name, known in managers.items()
+        if known and managers[first] and not known & managers[first]
+    }
+
+
+def storage_findings(seen: Mapping[str, Mapping[str, Any]]) -> Iterator[Finding]:
+    """Return what is worth knowing of tenants' storage: a pure function.
+
+    Args:
+        seen: What each host sees of it (`storage` of the facts).
+    """
+    shared = {name: storage for name, storage in seen.items() if storage["kind"] != "none"}
+    marks = [(name, storage["mark"]) for name, storage in shared.items() if storage.get("mark")]
+    for name, storage in seen.items():
+        for what, mend in _of_storage(storage, dict(marks[:1])):
+            yield Finding(name, what, mend, "storage")
+        if shared and name not in shared:
+            yield Finding(
+                name,
+                "It has no epic_storage, and other hosts have: tenants' files are not seen there.",
+                "Set epic_storage for all hosts of the inventory.",
+                "storage",
+            )
+        if not shared and len(seen) > 1:
+            what = "/tenant is a folder of each host: epic_storage names one for all."
+            yield Finding(name, what, check="storage")
+
+
+def _of_storage(storage: Mapping[str, Any], first: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    place = storage["place"] or "epic_storage"
+    if storage["error"]:
+        yield (
+            f"The storage of tenants, {place}, is not usable: {storage['error']}.",
+            "Mount it there, then epic-run host prepare.",
+        )
+    elif storage["kind"] == "folder" and not storage["mark"]:
+        yield (
+            f"{place} is not marked as the storage of tenants: it is new, or not mounted.",
+            "epic-run host prepare marks it where all hosts see the same.",
+        )
+    elif storage["kind"] == "folder" and storage["mark"] not in first.values():
+        yield (
+            f"{place} is another folder than that of {next(iter(first))}.",
+            "Mount the same file system on both, then epic-run host prepare.",
+        )
+    elif storage.get("writable") is False:
+        yield f"Root cannot write to {place}.", "Mount it so that root stays root (no_root_squash)."
+    elif storage["kind"] == "nfs" and storage["server"] != "open":
+        yield (
+            f"The NFS server of {place} does not answer: {storage['server']}.",
+            "Open its port to the host; is nfsd running there?",
+        )
+    if storage.get("elsewhere"):
+        named = ", ".join(f"{who} ({where})" for who, where in storage["elsewhere"].items())
+        yield (
+            f"Tenants whose files are not in epic_storage: {named}.",
+            'docs/hosts.md, "Shared storage", tells how to move them.',
+        )
 
 
 def _of_host(
     said: Mapping[str, Any], outside: Container[str], span: tuple[float, float]
-) -> Iterator[tuple[str, str]]:
+) -> Iterator[tuple[str, str, str]]:
     if said.get("docker_error"):
         yield (
+            "docker",
             f"Docker does not answer: {said['docker_error']}",
-            "epic-run host prepare installs it.",
+            "epic-run host prepare installs it, or starts it.",
         )
         return
     version = tuple(int(part) for part in str(said["docker_version"]).split(".")[:2])
     if version < OLDEST_DOCKER:
-        yield f"Docker {said['docker_version']} is too old.", "Upgrade it to 20.10 or newer."
-    off = max(span[0] - said["clock"], said["clock"] - span[1], 0.0)
-    if off > CLOCK_SECONDS:
-        yield f"Its clock is {off:.0f} s off this machine's.", "Run chrony or systemd-timesyncd."
+        what = f"Docker {said['docker_version']} is too old."
+        yield "docker", what, "Upgrade it to 20.10 or newer."
+    off = clock_offset(said, span)
+    if abs(off) > CLOCK_SECONDS:
+        what = f"Its clock is {abs(off):.0f} s off this machine's."
+        yield "clock", what, "Run chrony or systemd-timesyncd."
     if said["disk_free_bytes"] < LEAST_FREE_DISK:
-        yield (
-            f"{bytes_text(said['disk_free_bytes'])} are free at {said['disk_path']}.",
-            "docker image prune, or a larger disk.",
-        )
-    if said["swarm"].get("state") != "active":
-        yield "It is no member of the swarm.", "epic-run host prepare lets it join."
+        what = f"{bytes_text(said['disk_free_bytes'])} are free at {said['disk_path']}."
+        yield "disk", what, "docker image prune, or a larger disk."
+    yield from (("swarm", what, mend) for what, mend in _of_swarm(said["swarm"]))
     for address, ports in said.get("ports", {}).items():
         closed = [name for name, state in ports.items() if state in ("refused", "silent", "error")]
         if closed and address not in outside:
             names = ", ".join(name.replace("_", "/") for name in closed)
-            yield f"It does not reach {names} of {address}.", "Open the ports between the hosts."
+            what = f"It does not reach {names} of {address}."
+            yield "ports", what, "Open the ports between the hosts."
     for line in said.get("firewall", ()):
-        yield line, ""
+        yield "firewall", line, ""
     if said.get("disk_quota") == "none":
-        yield "The disk of a node is counted, but not limited (no XFS project quota).", ""
+        what = "The disk of a node is counted, but not limited (no XFS project quota)."
+        yield "disk", what, ""
+
+
+def _of_swarm(swarm: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    if swarm.get("state") != "active":
+        yield "It is no member of the swarm.", "epic-run host prepare lets it join."
+    elif swarm.get("error"):
+        yield (
+            f"Its swarm does not work: {swarm['error']}",
+            "Start the hosts that are its managers; docs/hosts.md tells what if they are lost.",
+        )
+
+
+def clock_offset(said: Mapping[str, Any], span: tuple[float, float]) -> float:
+    """Return how far a host's clock is off this machine's, in seconds, as far as that is certain.
+
+    The time between question and answer tells nothing: only what lies outside of it counts.
+    """
+    return float(said["clock"] - min(max(said["clock"], span[0]), span[1]))
 
 
 def _play(
@@ -283,6 +399,32 @@ def _play(
             for name, said in heard.facts.items():
                 _put(transaction, name, facts=said, checked_at=ended)
         return findings(heard.facts, heard.silent, (began, ended))
+
+
+def look(
+    hosts: Mapping[str, Host], names: Iterable[str], directory: Path
+) -> tuple[Mapping[str, Mapping[str, Any]], Mapping[str, str], tuple[float, float]]:
+    """Have hosts tell what they are like, without a store that remembers it.
+
+    Args:
+        hosts: All hosts.
+        names: Those to look at, at least one.
+        directory: A folder for what the play leaves.
+
+    Returns:
+        What `findings` takes.
+    """
+    began = time.time()
+    heard = run_playbook(
+        "host-check",
+        hosts_inventory(hosts, {}),
+        directory,
+        operation=f"look-{uuid.uuid4().hex}",
+        listener=lambda _: None,
+        limit=names,
+        silent_ok=True,
+    )
+    return heard.facts, heard.silent, (began, time.time())
 
 
 def _set_draining(context: Context, name: str, *, draining: bool) -> None:

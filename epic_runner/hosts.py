@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,9 @@ from epic_runner.errors import InputError
 CPU_OVERCOMMIT = 8.0
 
 SOCKET = "/var/run/docker.sock"
+
+# A folder of the host, or nfs://SERVER[:PORT]/PATH[?OPTIONS].
+_STORAGE = re.compile(r"/[^/\s].*|nfs://[^/?#\s]+/[^?\s]*(\?\S*)?")
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,11 @@ class Host:
         """The path of the engine's socket on the host."""
         return str(self.variables.get("epic_docker_socket", SOCKET))
 
+    @property
+    def storage(self) -> str:
+        """What holds tenants' files for all hosts, a folder or an export; empty where nothing."""
+        return str(self.variables.get("epic_storage") or "")
+
 
 def local_host() -> Host:
     """Return this machine as a host, with the capacity that its kernel reports."""
@@ -68,8 +77,31 @@ def local_host() -> Host:
         name="local",
         cores=os.cpu_count() or 1,
         memory_bytes=_memory_bytes(),
-        variables={"ansible_connection": "local"} | _socket(os.environ.get("DOCKER_HOST", "")),
+        variables={
+            "ansible_connection": "local",
+            **_socket(os.environ.get("DOCKER_HOST", "")),
+            **_storage(os.environ.get("EPIC_STORAGE", "")),
+        },
     )
+
+
+def refuse_storage(name: str, storage: Any) -> None:
+    """Refuse what is neither a folder nor an export.
+
+    Raises:
+        InputError: It is neither; `name` says what names it.
+    """
+    if storage and not _STORAGE.fullmatch(str(storage)):
+        raise InputError(
+            f"{name} is {storage!r}, which is neither a folder nor an export.",
+            "Name a folder that something shared is mounted on, such as /srv/shared, or "
+            "nfs://SERVER/PATH?OPTIONS.",
+        )
+
+
+def _storage(text: str) -> dict[str, str]:
+    refuse_storage("EPIC_STORAGE", text)
+    return {"epic_storage": text} if text else {}
 
 
 def _socket(address: str) -> dict[str, str]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from epic_runner.errors import InputError
 from epic_runner.host_inventory import Entry, inventory_path, read_inventory
-from epic_runner.hosts import CPU_OVERCOMMIT, Host, local_host
+from epic_runner.hosts import CPU_OVERCOMMIT, Host, local_host, refuse_storage
 from epic_runner.spec.quantities import parse_size
 from epic_runner.store import HostRecord, Store
 
@@ -55,6 +55,7 @@ def described(entry: Entry, record: HostRecord) -> Host:
         InputError: A variable of ours says what it cannot mean.
     """
     facts, variables = record.facts, entry.variables
+    refuse_storage(f"epic_storage of host {entry.name}", variables.get("epic_storage"))
     if variables.get("ansible_connection") == "local" and not facts:
         local = local_host()
         facts = {"cores": local.cores, "memory_bytes": local.memory_bytes}

@@ -167,12 +167,27 @@ def successor(hosts: Iterable[str], managers: Iterable[str], name: str) -> str:
     return next((host for host in hosts if host in able), "")
 
 
+def other_storage(hosts: Iterable[str], hostvars: HostVars, first: str) -> list[str]:
+    """Return the hosts that see another storage than the first one, as far as they have looked."""
+
+    def mark(host: str) -> Any:
+        seen = hostvars.get(host, {}).get("__docker_host_storage", {}).get("storage", {})
+        return seen.get("mark")
+
+    wanted = mark(first)
+    if wanted is None:
+        # The first host is not in this play: no mark at all is as bad as another one.
+        return [host for host in hosts if mark(host) == ""]
+    return [host for host in hosts if mark(host) not in (None, wanted)]
+
+
 class FilterModule:
     """Ansible's entry to this file's filters."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Return the filters by name."""
         return {
+            "other_storage": other_storage,
             "peer_addresses": peer_addresses,
             "removal_plan": removal_plan,
             "successor": successor,

@@ -20,6 +20,10 @@ options:
     description: Seconds that another host has for answering; all are asked at once.
     type: float
     default: 2
+  storage:
+    description: The storage that hosts have in common for tenants, a folder or C(nfs://SERVER/PATH).
+    type: str
+    default: ""
   socket:
     description: The Docker engine's socket; the host's variable C(epic_docker_socket) by default.
     type: path
@@ -49,6 +53,9 @@ epic_facts:
       type: int
     memory_bytes:
       description: The machine's memory.
+      type: int
+    memory_available_bytes:
+      description: What new programs can have of it.
       type: int
     disk_path:
       description: Docker's root, or the folder nearest to it that is there.
@@ -110,6 +117,12 @@ epic_facts:
           is known to be no manager. C(udp_7946) and C(udp_4789) are C(refused), or C(unknown),
           since nothing answers there when all is well.
       type: dict
+    storage:
+      description:
+        - The storage of tenants. C(kind), C(place), C(error); of a folder its C(mark), the same on
+          all hosts, and C(writable); of an NFS export C(server), whether its port is open; and
+          C(elsewhere), the tenants whose volume here is another one, with where it is.
+      type: dict
     firewall:
       description: What was found on this host that may keep other hosts out, a line each.
       type: list
@@ -130,6 +143,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.epic_docker import Docker, DockerError
+from ansible.module_utils.epic_volumes import described, is_other, storage_facts
 
 MANAGEMENT_PORT, GOSSIP_PORT, VXLAN_PORT = 2377, 7946, 4789
 PORTS = "2377/tcp, 7946/tcp, 7946/udp and 4789/udp"
@@ -141,6 +155,7 @@ ALL_PARALLEL = 64
 ARGUMENT_SPEC: dict[str, Any] = {
     "peers": {"type": "list", "elements": "str", "default": []},
     "timeout": {"type": "float", "default": 2.0},
+    "storage": {"type": "str", "default": ""},
     "socket": {"type": "path", "default": "/var/run/docker.sock"},
 }
 
@@ -230,10 +245,13 @@ def machine_facts(docker_root: str, storage_driver: str | None) -> dict[str, Any
     disk = os.statvfs(path)
     mountinfo = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace")
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    meminfo = Path("/proc/meminfo").read_text(encoding="ascii")
+    available = re.search(r"^MemAvailable: +(\d+) kB$", meminfo, re.MULTILINE)
     release = Path("/etc/os-release").read_text(encoding="utf-8", errors="replace")
     return {
         "cores": os.cpu_count(),
         "memory_bytes": memory,
+        "memory_available_bytes": int(available[1]) * 1024 if available else memory,
         "disk_path": path,
         "disk_bytes": disk.f_blocks * disk.f_frsize,
         "disk_free_bytes": disk.f_bavail * disk.f_frsize,
@@ -274,6 +292,25 @@ def engine_facts(path: str) -> tuple[dict[str, Any], dict[str, Any], str]:
         "cgroup_version": info.get("CgroupVersion") or "1",
     }
     return facts, swarm_facts(docker, info.get("Swarm") or {}), info["DockerRootDir"]
+
+
+def elsewhere(path: str, storage: str) -> dict[str, str]:
+    """Return by tenant where its volume here has its files, if that is not in the storage."""
+    try:
+        volumes = Docker(path, ENGINE_SECONDS).request("GET", "/volumes")["Volumes"] or []
+    except DockerError:
+        return {}
+    tenants = {
+        volume["Labels"]["epic.tenant"]: volume
+        for volume in volumes
+        # What belongs to a cluster is a node's own.
+        if "epic.tenant" in (volume["Labels"] or {}) and "epic.cluster" not in volume["Labels"]
+    }
+    return {
+        tenant: described(volume.get("Options"))
+        for tenant, volume in sorted(tenants.items())
+        if is_other(volume, storage, tenant)
+    }
 
 
 def no_swarm(state: str) -> dict[str, Any]:
@@ -442,6 +479,8 @@ def run(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:  # noqa: FB
     clock = time.time()
     engine, swarm, root = engine_facts(params["socket"])
     interface, mtu = way_to(params["peers"])
+    storage = storage_facts(params["storage"], params["timeout"])
+    is_usable = storage["kind"] != "unknown" and not engine["docker_error"]
     facts = {
         "clock": clock,
         **machine_facts(root, engine["storage_driver"]),
@@ -450,6 +489,10 @@ def run(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:  # noqa: FB
         "mtu": mtu,
         "swarm": swarm,
         "ports": port_facts(params["peers"], swarm, params["timeout"]),
+        "storage": {
+            **storage,
+            "elsewhere": elsewhere(params["socket"], params["storage"]) if is_usable else {},
+        },
         "firewall": firewall_hints(),
     }
     return {"changed": False, "epic_facts": facts}

@@ -39,7 +39,10 @@ options:
     type: dict
     default: {}
   volumes:
-    description: Volumes of the tenant that every node mounts, as a list of C(name), C(target).
+    description:
+      - Volumes of the tenant that every node mounts, as a list of C(name), C(target), and for one
+        that is not each host's own C(storage), a folder or C(nfs://SERVER/PATH), in which the
+        tenant gets a folder, and C(marks), whether it may be taken into use here as such.
     type: list
     elements: dict
     default: []
@@ -132,6 +135,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ansible.module_utils.epic_docker import Docker, DockerError, hold
+from ansible.module_utils.epic_volumes import ensure_volume
 
 CONFLICT = 409
 PORT_TAKEN = re.compile(r"port is already allocated|address already in use")
@@ -281,8 +285,10 @@ class Converger:
 
     def ensure_volumes(self) -> None:
         """Make the tenant's volumes where they are missing."""
-        for volume in self.p["volumes"]:
-            self.make_volume(volume["name"], {"epic.tenant": self.p["tenant"]})
+        images = [self.p["node_roles"][node["role"]]["image"] for node in self.p["nodes"] or []]
+        # A host that none of the nodes is on needs no volume.
+        for volume in self.p["volumes"] if images else []:
+            ensure_volume(self.docker, volume, self.p["tenant"], images[0])
 
     def make_volume(self, name: str, labels: dict[str, str]) -> None:
         """Make a volume; Docker answers with the existing one where there is one."""
@@ -563,7 +569,10 @@ def run(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:  # noqa: FB
         with hold(f"{params['tenant']}.{params['cluster']}", fcntl.LOCK_EX):
             getattr(converger, params["state"])()
     except DockerError as problem:
-        return {"failed": True, "msg": str(problem), "nodes": converger.done}
+        hint = getattr(problem, "hint", None)
+        return {"failed": True, "msg": str(problem), "nodes": converger.done} | (
+            {"hint": hint} if hint else {}
+        )
     changed = any(outcome != "unchanged" for outcome in converger.done.values())
     result: dict[str, Any] = {"changed": changed, "nodes": converger.done}
     if converger.missing_images:

@@ -171,11 +171,14 @@ def _going(name: str) -> dict[str, Any]:
 
     with Store().read() as transaction:
         record, clusters = transaction.tenant(name), transaction.clusters(name)
+    volumes = _volumes(name, with_sizes=False)
     return {
         "tenant": name,
         "clusters": [cluster.name for cluster in clusters],
         "nodes": [node.container for cluster in clusters for node in cluster.nodes],
-        "volumes": _volumes(name, with_sizes=False),
+        "volumes": volumes,
+        # What hosts have in common is named by each, and is there once.
+        "storage": sorted({item["place"] for item in volumes if item["place"]}),
         "secrets": tenant_secrets(name),
         "members": [member["user"] for member in record.members],
     }
@@ -186,6 +189,7 @@ def _going_lines(going: dict[str, Any]) -> list[str]:
         "clusters": going["clusters"],
         "nodes": going["nodes"],
         "volumes": [f"{item['name']} on host {item['host']}" for item in going["volumes"]],
+        "storage": [f"{place}, with all files" for place in going["storage"]],
         "secrets": going["secrets"],
         "members": going["members"],
     }
@@ -197,15 +201,18 @@ def _going_lines(going: dict[str, Any]) -> list[str]:
 
 
 def _volumes(tenant: str, *, with_sizes: bool) -> list[dict[str, Any]]:
-    """Return name and host of each volume of a tenant, and the bytes that it holds if wanted."""
+    """Return name, host and place of each volume of a tenant, and its bytes if wanted.
+
+    The place is empty but where a volume is a way to a storage that hosts have in common.
+    """
 
     def held(host: Host) -> list[dict[str, Any]]:
-        names = [item["Name"] for item in docker_api.volumes(host, {"epic.tenant": tenant})]
-        sizes = docker_api.volume_sizes(host) if with_sizes and names else {}
+        found = docker_api.volumes(host, {"epic.tenant": tenant})
+        sizes = docker_api.volume_sizes(host) if with_sizes and found else {}
         return [
-            {"name": name, "host": host.name}
-            | ({"bytes": sizes.get(name, 0)} if with_sizes else {})
-            for name in sorted(names)
+            {"name": item["Name"], "host": host.name, "place": docker_api.place_of(item)}
+            | ({"bytes": sizes.get(item["Name"], 0)} if with_sizes else {})
+            for item in sorted(found, key=lambda item: str(item["Name"]))
         ]
 
     answers = ask_any(site_hosts(Store()).values(), held)

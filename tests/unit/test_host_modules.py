@@ -485,7 +485,8 @@ def test_rules_that_drop_the_rest_have_to_name_the_ports() -> None:
 
 def test_a_machine_without_an_engine_has_facts_as_well(tmp_path: Path) -> None:
     found = facts.run(
-        {"peers": [], "timeout": 1.0, "socket": str(tmp_path / "none")}, check_mode=False
+        {"peers": [], "timeout": 1.0, "storage": "", "socket": str(tmp_path / "none")},
+        check_mode=False,
     )["epic_facts"]
     assert found["docker_version"] is None
     assert str(tmp_path) in found["docker_error"]
