@@ -76,6 +76,21 @@ def inspect(host: Host, container: str) -> dict[str, Any]:
     return dict(request(host, "GET", f"/containers/{container}/json"))
 
 
+def is_over_disk(container: Mapping[str, Any]) -> bool:
+    """Whether a container, as `containers` has it, holds more than its flavor's disk.
+
+    The engine looks at it at long intervals, by the container's health check.
+    """
+    return container["State"] == "running" and "(unhealthy)" in container.get("Status", "")
+
+
+def held_bytes(host: Host, container: str) -> int | None:
+    """Return what a container that is over its disk held when it was last looked at."""
+    looks = inspect(host, container)["State"].get("Health", {}).get("Log") or []
+    said = str(looks[-1]["Output"]).strip() if looks else ""
+    return int(said) if said.isdigit() else None
+
+
 def read_archive(host: Host, container: str, path: str) -> bytes | None:
     """Return a file or folder of a container, running or not, as a tar archive; None if absent."""
     try:
@@ -86,13 +101,18 @@ def read_archive(host: Host, container: str, path: str) -> bytes | None:
 
 def read_file(host: Host, container: str, path: str) -> bytes | None:
     """Return a file of a container, running or not; None where there is none."""
+    return read_dated_file(host, container, path)[0]
+
+
+def read_dated_file(host: Host, container: str, path: str) -> tuple[bytes | None, float]:
+    """Return a file of a container as `read_file` does, and when it was written."""
     data = read_archive(host, container, path)
     if data is None:
-        return None
+        return None, 0.0
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:
         member = tar.next()
         content = tar.extractfile(member) if member else None
-        return content.read() if content else None
+        return (content.read(), float(member.mtime)) if member and content else (None, 0.0)
 
 
 def container_output(host: Host, container: str, lines: int) -> bytes:

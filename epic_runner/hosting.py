@@ -347,9 +347,14 @@ def _of_host(
             yield "ports", what, "Open the ports between the hosts."
     for line in said.get("firewall", ()):
         yield "firewall", line, ""
-    if said.get("disk_quota") == "none":
-        what = "The disk of a node is counted, but not limited (no XFS project quota)."
-        yield "disk", what, ""
+    yield "disk", f"The disk of nodes is {disk_keeping(said)}.", ""
+
+
+def disk_keeping(said: Mapping[str, Any]) -> str:
+    """Return what becomes of a flavor's disk on a host: a pure function of its facts."""
+    if said.get("disk_quota") == "xfs-pquota":
+        return "counted and watched; XFS could limit it, which this version does not use"
+    return "counted and watched, not limited"
 
 
 def _of_swarm(swarm: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -91,6 +91,8 @@ def cluster_inventory(
                             "name": member["user"],
                             "uid": tenant.uids[member["user"]],
                             "sudo": bool(member.get("sudo", False)),
+                            "role": member.get("role", "member"),
+                            "principal": member.get("principal"),
                         }
                         for member in tenant.members
                     ],
@@ -217,6 +219,7 @@ def _role(role: RoleSpec) -> dict[str, Any]:
         "image": role.image,
         "cores": role.size.cores,
         "memory_bytes": role.size.memory_bytes,
+        "disk_bytes": role.size.disk_bytes,
         "pids_limit": PIDS_BASE + PIDS_PER_CORE * role.size.cores,
         "services": list(role.services),
     }

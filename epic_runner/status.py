@@ -11,7 +11,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from epic_runner import docker_api, docker_exec
@@ -22,6 +22,7 @@ from epic_runner.gateway.paths import endpoint_prefix
 from epic_runner.gateway.site import Gateway, behind
 from epic_runner.hosts import Host
 from epic_runner.operations import is_alive
+from epic_runner.output import bytes_text
 from epic_runner.secrets import find_token
 from epic_runner.spec.models import AppProbe
 from epic_runner.store import ClusterRecord, OperationRecord, Store
@@ -34,7 +35,7 @@ class NodeStatus:
     """One node and the state it is in.
 
     The state is one of pending, creating, configuring, ready, error, stopping, stopped, deleting;
-    `reason` says why it is not ready.
+    `reason` says why it is not ready, `warning` what is not well although it is.
     """
 
     name: str
@@ -43,6 +44,7 @@ class NodeStatus:
     container: str
     state: str
     reason: str = ""
+    warning: str = ""
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,36 @@ def health(nodes: Iterable[NodeStatus], wanted: str, strays: Iterable[str]) -> t
     if bad:
         return "yellow", named
     strange = ", ".join(strays)
-    return ("yellow", f"not its nodes: {strange}") if strange else ("green", "")
+    if strange:
+        return "yellow", f"not its nodes: {strange}"
+    warned = [f"{node.name} {node.warning}" for node in nodes if node.warning]
+    return ("yellow", "; ".join(warned)) if warned else ("green", "")
+
+
+def disk_warnings(
+    cluster: ClusterRecord, hosts: Mapping[str, Host], live: Mapping[str, Mapping[str, Any]]
+) -> dict[str, str]:
+    """Return by short name what to tell of nodes that hold more than their flavor's disk.
+
+    Only these are asked for more than what listing their containers tells.
+    """
+    over = [
+        node
+        for node in cluster.nodes
+        if node.container in live and docker_api.is_over_disk(live[node.container])
+    ]
+
+    def sentence(node: Node) -> str:
+        limit = bytes_text(cluster.spec.role(node.role).size.disk_bytes)
+        try:
+            held = docker_api.held_bytes(hosts[node.host], node.container)
+        except EpicError:
+            held = None
+        if held is None:
+            return f"holds more on disk than its flavor's {limit}"
+        return f"holds {bytes_text(held)} on disk, more than its flavor's {limit}"
+
+    return {node.short_name: sentence(node) for node in over}
 
 
 def evaluate(probe: AppProbe, answer: Any, node: str) -> str | None:
@@ -361,6 +392,8 @@ def cluster_status(
         )
         for node in cluster.nodes
     )
+    warnings = disk_warnings(cluster, hosts, live)
+    nodes = tuple(replace(node, warning=warnings.get(node.name, "")) for node in nodes)
     strays = tuple(sorted(live.keys() - {node.container for node in cluster.nodes}))
     colour, reason = health(nodes, cluster.wanted, strays)
     return ClusterStatus(

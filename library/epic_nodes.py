@@ -49,7 +49,8 @@ options:
   node_roles:
     description:
       - What the nodes of each node role have in common. Keys C(image), C(cores),
-        C(memory_bytes), C(pids_limit), C(files) (path to C(content), C(mode), C(uid), C(gid)),
+        C(memory_bytes), C(pids_limit), C(disk_bytes) (watched, if not 0), C(files) (path to
+        C(content), C(mode), C(uid), C(gid), C(quiet) for one that no service reads),
         C(secrets) (files that nobody shall see, which is why the option is never logged).
     type: dict
     default: {}
@@ -72,6 +73,10 @@ options:
     description: Leave running nodes as they are, even when they differ from what is wanted.
     type: bool
     default: false
+  disk_seconds:
+    description: Seconds between two looks at what a node holds on disk.
+    type: int
+    default: 300
   stop_timeout:
     description: Seconds that a node's services have for ending before they are killed.
     type: int
@@ -145,6 +150,19 @@ NETWORK_SECONDS = 15.0
 UNSTARTABLE = re.compile(r"task \S+: already exists")
 MANIFEST = "/etc/epic/manifest.json"
 
+# Prints the bytes on the node's volume and those that it has written beside its image, and fails
+# where they are more than $1. What cannot be counted in time is no failure.
+DISK_CHECK = """
+count() { timeout 100 "$@" 2>/dev/null; }
+used=$({
+    count du -sxk /data
+    count find / -xdev -type f -newercc /.dockerenv -printf '%k\\n'
+} | awk '{ sum += $1 } END { printf "%.0f", sum * 1024 }')
+echo "$used"
+[ "$used" -le "$1" ]
+"""
+DISK_CHECK_SECONDS = 240
+
 # What root inside a node needs to set up users, run services under their own accounts and use
 # sudo; everything else that Docker grants by default is dropped.
 CAPABILITIES = [
@@ -167,6 +185,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "labels": {"type": "dict", "default": {}},
     "verify": {"type": "bool", "default": False},
     "leave_running": {"type": "bool", "default": False},
+    "disk_seconds": {"type": "int", "default": 300},
     "stop_timeout": {"type": "int", "default": 10},
     "parallel": {"type": "int", "default": 6},
     "socket": {"type": "path", "default": "/var/run/docker.sock"},
@@ -319,10 +338,17 @@ class Converger:
         """Mend a node's files where they are not as wanted, and make it run if it does not."""
         if state == "paused" and not self.check:
             self.docker.request("POST", f"/containers/{node['container']}/unpause")
-        if self.drifted(node):
+        files = self.files(node)
+        drifted = self.drifted(node, files)
+        if any(not files.get(path, {}).get("quiet") for path in drifted):
             return self.mend(node, "started" if state == "created" else "mended")
+        if drifted and not self.check:
+            # No service reads them, so nothing is restarted.
+            quiet = {path: file for path, file in files.items() if file.get("quiet")}
+            self.docker.put_files(node["container"], {**quiet, **remembered(files)})
         if state in ("running", "paused"):
-            return "unchanged" if state == "running" else "resumed"
+            fine = "updated" if drifted else "unchanged"
+            return fine if state == "running" else "resumed"
         if not self.check:
             self.power(node, "start")
         return "started"
@@ -387,14 +413,21 @@ class Converger:
             **self.p["node_roles"][role].get("secrets", {}),
         }
 
-    def drifted(self, node: dict[str, Any]) -> bool:
-        """Whether the node was last filled with other files, or (`verify`) holds other ones now."""
-        files = self.files(node)
-        if self.docker.read_file(node["container"], MANIFEST) != manifest(files).encode():
-            return True
-        return self.p["verify"] and any(
-            not self.docker.has_file(node["container"], path, file) for path, file in files.items()
-        )
+    def drifted(self, node: dict[str, Any], files: dict[str, Any]) -> set[str]:
+        """Return the files that the node was last filled with otherwise, or (`verify`) holds so."""
+        wanted = digests(files)
+        try:
+            had = json.loads(self.docker.read_file(node["container"], MANIFEST) or b"")
+        except ValueError:
+            return {MANIFEST, *wanted}  # never filled to the end
+        changed = {path for path in {*wanted, *had} if wanted.get(path) != had.get(path)}
+        if self.p["verify"]:
+            changed |= {
+                path
+                for path, file in files.items()
+                if path not in changed and not self.docker.has_file(node["container"], path, file)
+            }
+        return changed
 
     def mend(self, node: dict[str, Any], outcome: str) -> str:
         """Write the wanted files again; the restart makes every service read them."""
@@ -528,6 +561,8 @@ class Converger:
                 }
             },
         }
+        if role.get("disk_bytes"):
+            spec["Healthcheck"] = self.disk_check(int(role["disk_bytes"]))
         # Files are not part of it: they can be mended without making the node anew.
         digest = hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()
         spec["Labels"] = {
@@ -539,14 +574,32 @@ class Converger:
         }
         return spec
 
+    def disk_check(self, disk_bytes: int) -> dict[str, Any]:
+        """Return the check by which the engine tells that a node holds more than its flavor's disk.
 
-def manifest(files: dict[str, Any]) -> str:
-    """Return what a node remembers of its files: a digest of each one's content, mode and owner."""
-    digests = {
+        The engine runs it, so no program waits in the node for it, and who lists containers is
+        told of it by the way.
+        """
+        second = 10**9
+        return {
+            "Test": ["CMD", "nice", "-n", "19", "sh", "-c", DISK_CHECK, "sh", str(disk_bytes)],
+            "Interval": self.p["disk_seconds"] * second,
+            "Timeout": DISK_CHECK_SECONDS * second,
+            "Retries": 1,
+        }
+
+
+def digests(files: dict[str, Any]) -> dict[str, str]:
+    """Return a digest of each file's content, mode and owner."""
+    return {
         path: hashlib.sha256(json.dumps(file, sort_keys=True).encode()).hexdigest()
         for path, file in files.items()
     }
-    return json.dumps(digests, sort_keys=True)
+
+
+def manifest(files: dict[str, Any]) -> str:
+    """Return what a node remembers of its files."""
+    return json.dumps(digests(files), sort_keys=True)
 
 
 def remembered(files: dict[str, Any]) -> dict[str, Any]:

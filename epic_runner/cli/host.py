@@ -172,6 +172,7 @@ def _as_dict(item: HostState) -> dict[str, Any]:
         "memory_bytes": item.memory,
         "disk_bytes": item.disk,
         "used": asdict(item.used),
+        "disk": hosting.disk_keeping(item.record.facts),
         "facts": dict(item.record.facts),
         "checked_at": item.record.checked_at,
     }

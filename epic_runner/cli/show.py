@@ -52,7 +52,9 @@ def print_status(status: ClusterStatus) -> None:
     click.echo(
         f"{status.tenant}/{status.name}  {status.app}  owner {status.owner}  {health}{because}"
     )
-    rows = [(node.name, node.state, node.host, node.reason) for node in status.nodes]
+    rows = [
+        (node.name, node.state, node.host, node.reason or node.warning) for node in status.nodes
+    ]
     click.echo()
     click.echo(table(["NODE", "STATE", "HOST", "REASON"], rows))
     if status.endpoints and status.wanted == "running":
@@ -81,4 +83,9 @@ def next_step(status: ClusterStatus) -> str | None:
         return f"epic-run destroy {status.name} --yes"
     if status.health == "green":
         return None
+    warned = [node.name for node in status.nodes if node.warning]
+    if warned and not status.strays and all(node.state == "ready" for node in status.nodes):
+        return (
+            f"epic-run shell {status.name} {warned[0]} -- du -xh --max-depth=2 /data tells where."
+        )
     return f"epic-run {'stop' if status.wanted == 'stopped' else 'repair'} {status.name}"

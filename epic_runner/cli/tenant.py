@@ -91,8 +91,8 @@ def show(name: str, *, volumes: bool, output: str) -> None:
     """Show a tenant: quota and use, members, clusters.
 
     What is used is what flavors promise to all nodes, of stopped clusters too. Memory and cores
-    are kept to by every node. Disk is only counted: no host keeps a node to its flavor's disk, and
-    --volumes tells what the volumes hold in truth.
+    are kept to by every node. Disk is counted and watched: no host keeps a node to its flavor's
+    disk, and --volumes tells what the volumes hold in truth, and which nodes hold too much.
 
     \b
     Examples:
@@ -104,15 +104,18 @@ def show(name: str, *, volumes: bool, output: str) -> None:
     data = _describe(record, clusters)
     if volumes:
         data["volumes"] = _volumes(name, with_sizes=True)
+        data["over_disk"] = _over_disk(name)
 
     def human() -> None:
         rows = [(kind, *_figure(data, kind).split(" of ")) for kind in KINDS]
         click.echo(table(["QUOTA", "USED", "LIMIT"], [(*row, "-")[:3] for row in rows]))
-        click.echo("Disk is what flavors promise: counted, but not enforced on the hosts.")
+        click.echo("Disk is what flavors promise: counted and watched, not enforced on the hosts.")
         click.echo()
         if volumes:
             held = [(v["name"], v["host"], bytes_text(v["bytes"])) for v in data["volumes"]]
             click.echo(table(["VOLUME", "HOST", "HOLDS"], held))
+            for node in data["over_disk"]:
+                click.secho(f"{node} holds more than its flavor's disk.", fg="yellow")
             click.echo()
         members = [
             (m["user"], m["role"], "yes" if m.get("sudo") else "no") for m in data["members"]
@@ -217,6 +220,20 @@ def _volumes(tenant: str, *, with_sizes: bool) -> list[dict[str, Any]]:
 
     answers = ask_any(site_hosts(Store()).values(), held)
     return [item for held_there in answers.values() for item in held_there]
+
+
+def _over_disk(tenant: str) -> list[str]:
+    """Return the nodes of a tenant, as CLUSTER NODE, that hold more than their flavor's disk."""
+    labels = {"epic.tenant": tenant, "epic.cluster": None}
+    answers = ask_any(
+        site_hosts(Store()).values(), lambda host: docker_api.containers(host, labels)
+    )
+    over = [item for found in answers.values() for item in found if docker_api.is_over_disk(item)]
+    return sorted(
+        f"{item['Labels']['epic.cluster']} {item['Labels']['epic.role']}-"
+        f"{item['Labels']['epic.index']}"
+        for item in over
+    )
 
 
 def _describe(record: TenantRecord, clusters: Sequence[ClusterRecord]) -> dict[str, Any]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 from laboratory import HOSTS, Spread
-from life_support import Site
+from life_support import Site, until
 
 pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("lab")]
 
@@ -64,7 +65,7 @@ def shared(spread: Spread, older: Site) -> Iterator[Spread]:
     file = spread.site.home / "hosts.yml"
     before = file.read_text(encoding="utf-8")
     inventory = yaml.safe_load(before)
-    inventory["docker_hosts"]["vars"]["epic_storage"] = FOLDER
+    inventory["docker_hosts"]["vars"] |= {"epic_storage": FOLDER, "node_disk_seconds": 2}
     file.write_text(yaml.safe_dump(inventory), encoding="utf-8")
     spread.on("host-1", "mkdir", FOLDER)
     yield spread
@@ -138,6 +139,35 @@ def test_a_volume_with_its_files_elsewhere_is_told_and_keeps_them(
     assert told(shared, code=0) == {}
 
 
+def limited(site: Site, name: str, disk: str) -> str:
+    """Write the template of a cluster whose nodes may have so much on disk."""
+    path = Path(site.template(name))
+    documents = list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
+    documents[0] |= {"name": "narrow", "disk": disk}
+    for role in documents[2]["roles"].values():
+        role["flavor"] = "narrow"
+    path.write_text(yaml.safe_dump_all(documents), encoding="utf-8")
+    return str(path)
+
+
+def watched(site: Site) -> None:
+    """Assert that what a node holds beyond its flavor's disk is told, wherever it has it."""
+    assert site.status("narrow")["health"] == "green"
+    inside(site, "narrow", "worker-1", "head -c 40m /dev/zero > /data/jobs/large")
+    inside(site, "narrow", "worker-1", "head -c 40m /dev/zero > /tmp/large")
+    until(lambda: site.status("narrow")["health"] == "yellow", "it is told", pause=0.5)
+    told = site.status("narrow")
+    assert re.fullmatch(
+        r"worker-1 holds [89]\d.* on disk, more than its flavor's 64m", told["reason"]
+    )
+    assert [node["name"] for node in told["nodes"] if node["warning"]] == ["worker-1"]
+    assert {node["state"] for node in told["nodes"]} == {"ready"}
+    shown = site.json("tenant", "show", site.tenant, "--volumes")
+    assert shown["over_disk"] == ["narrow worker-1"]
+    inside(site, "narrow", "worker-1", "rm /tmp/large")
+    until(lambda: site.status("narrow")["health"] == "green", "it is well again", pause=0.5)
+
+
 def test_what_executors_of_all_hosts_write_is_read_whole_by_another_cluster(
     ours: Site, tmp_path: Path
 ) -> None:
@@ -146,9 +176,10 @@ def test_what_executors_of_all_hosts_write_is_read_whole_by_another_cluster(
     hosts = {node["host"] for node in ours.status("wide")["nodes"]}
     assert hosts == set(HOSTS)
     ours.run("submit", "wide", str(tmp_path / "write.py"))
-    ours.run("launch", ours.template("narrow"))
+    ours.run("launch", limited(ours, "narrow", "64m"))
     said = ours.run("submit", "narrow", str(tmp_path / "read.py")).out
     assert "read 60 1770 wide-worker-1 wide-worker-2 wide-worker-3" in said
+    watched(ours)
     ours.run("destroy", "narrow", "--yes")
     # Members of the tenant may write to what another one's job has made a folder for.
     assert inside(ours, "wide", "worker-1", "stat -c '%a %U %G' /tenant") == "2770 root tenant"

@@ -24,5 +24,6 @@ def load(name: str, path: str) -> ModuleType:
     return module
 
 
-# The modules import it by its name, so it is there before any of them.
+# The modules import them by their names, so they are there before any of them.
 utility = load(UTILITY, "module_utils/epic_docker.py")
+volumes = load("ansible.module_utils.epic_volumes", "module_utils/epic_volumes.py")

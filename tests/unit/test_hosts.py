@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from epic_runner import host_inventory, ssh
+from epic_runner import host_inventory, hosting, ssh
 from epic_runner.errors import DockerUnavailable, EpicError, InputError
 from epic_runner.everywhere import ask_all, ask_any
 from epic_runner.host_inventory import Entry, entries, inventory_path, read_inventory
-from epic_runner.hosting import findings
+from epic_runner.hosting import Finding, disk_keeping
 from epic_runner.hosts import Host
 from epic_runner.site import arrange, chosen, is_spread
 from epic_runner.store import HostRecord
@@ -166,6 +166,19 @@ def test_hosts_that_do_not_answer_are_named_beside_those_that_do() -> None:
     assert ask_any(hosts, ask) == {"h1": 3}
     with pytest.raises(EpicError, match="h2 is away"):
         ask_any(hosts[1:], ask)
+
+
+def findings(*given: Any) -> list[Finding]:
+    """Return the findings, but for what is told of every host."""
+    return [item for item in hosting.findings(*given) if item.mend or item.check != "disk"]
+
+
+def test_what_becomes_of_a_flavors_disk_is_told_of_every_host() -> None:
+    [found] = hosting.findings({"h1": FINE}, {}, (99.0, 101.0))
+    assert (found.check, found.mend) == ("disk", "")
+    assert "XFS could limit it" in found.what
+    assert disk_keeping({**FINE, "disk_quota": "none"}) == "counted and watched, not limited"
+    assert disk_keeping({}) == "counted and watched, not limited"
 
 
 def test_a_host_with_all_in_order_has_no_findings() -> None:

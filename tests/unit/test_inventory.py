@@ -41,8 +41,8 @@ def test_every_node_role_is_a_group_of_its_nodes() -> None:
 
 def test_members_have_their_user_ids_and_rights() -> None:
     assert made()["vars"]["epic_cluster"]["users"] == [
-        {"name": "ada", "uid": 20000, "sudo": True},
-        {"name": "bob", "uid": 20001, "sudo": False},
+        {"name": "ada", "uid": 20000, "sudo": True, "role": "admin", "principal": None},
+        {"name": "bob", "uid": 20001, "sudo": False, "role": "member", "principal": None},
     ]
 
 

@@ -43,6 +43,8 @@ class Engine:
         for piece, problem in self.refusals.items():
             if piece in self.asked[-1]:
                 raise problem
+        if url == "/volumes":
+            return {"Volumes": []}
         if url.startswith("/images/"):
             return {"Id": 1} if url.split("/", 2)[2].removesuffix("/json") in self.images else None
         return {"Id": 1}
@@ -126,6 +128,18 @@ def test_a_node_of_another_shape_is_made_anew(engine: Engine) -> None:
     assert outcome(engine, node_roles=larger, leave_running=True) == "unchanged"
 
 
+def test_only_a_node_whose_flavor_has_a_disk_is_watched(engine: Engine) -> None:
+    def check(**role: Any) -> Any:
+        values = params(node_roles={"worker": {**ROLES["worker"], **role}}, disk_seconds=60)
+        return nodes.Converger(values, check=False).container_spec(NODE).get("Healthcheck")
+
+    del engine
+    assert check() is None
+    assert check(disk_bytes=0) is None
+    assert check(disk_bytes=2**30)["Test"][-1] == "1073741824"
+    assert check(disk_bytes=2**30)["Interval"] == 60 * 10**9
+
+
 def test_a_mended_node_remembers_its_files_only_after_its_restart(engine: Engine) -> None:
     present(engine)
     engine.manifest = b"other"
@@ -135,6 +149,20 @@ def test_a_mended_node_remembers_its_files_only_after_its_restart(engine: Engine
         "POST /containers/epic.work.lab.worker-1/restart",
         "PUT /etc/epic/manifest.json",
     ]
+
+
+def test_what_no_service_reads_is_changed_without_a_restart(engine: Engine) -> None:
+    present(engine)
+    note = {"/etc/epic/note": {"content": "new", "quiet": True}}
+    noting = {"worker": {**ROLES["worker"], "files": {**ROLES["worker"]["files"], **note}}}
+    assert outcome(engine, node_roles=noting, check=True) == "updated"
+    assert not engine.changes()
+    assert outcome(engine, node_roles=noting) == "updated"
+    assert engine.changes() == ["PUT /etc/epic/manifest.json /etc/epic/note"]
+    engine.manifest = nodes.manifest(noting["worker"]["files"]).encode()
+    assert outcome(engine, node_roles=noting) == "unchanged"
+    # A file that is gone from the wishes may be one that a service reads.
+    assert outcome(engine) == "mended"
 
 
 @pytest.mark.parametrize("state", ["started", "stopped", "absent"])

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from life_samples import node, record, spec
+from life_samples import host, node, record, spec
 
+from epic_runner import docker_api
+from epic_runner.hosts import Host
 from epic_runner.spec.models import AppProbe
-from epic_runner.status import NodeStatus, Place, evaluate, health, node_status, probe_all
+from epic_runner.status import (
+    NodeStatus,
+    Place,
+    disk_warnings,
+    evaluate,
+    health,
+    node_status,
+    probe_all,
+)
 
 PROBE = AppProbe(
     endpoint="spark-master", path="/json/", list="workers", node="host", match={"state": "ALIVE"}
@@ -96,3 +107,42 @@ def test_every_address_is_asked_once() -> None:
     assert asked == [(20000, "/json/")]
     assert answers["spark-worker", "lab-worker-2"] is None
     assert answers["spark-worker", "lab-worker-3"] == "not registered"
+
+
+def test_a_node_over_its_disk_makes_a_cluster_yellow_and_is_told_with_figures(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cluster = record(spec(2), "master-1", "worker-1", "worker-2")
+    limited = tuple(
+        replace(role, size=replace(role.size, disk_bytes=2**30)) for role in cluster.spec.roles
+    )
+    cluster = replace(cluster, spec=replace(cluster.spec, roles=limited))
+    live = {
+        node.container: {"State": "running", "Status": f"Up 2 hours ({state})"}
+        for node, state in zip(
+            cluster.nodes, ("healthy", "unhealthy", "health: starting"), strict=True
+        )
+    }
+    looks = [{"ExitCode": 0, "Output": "5\n"}, {"ExitCode": 1, "Output": f"{3 * 2**30}\n"}]
+    asked: list[str] = []
+
+    def inspect(_host: Host, container: str) -> Any:
+        asked.append(container)
+        return {"State": {"Health": {"Log": looks}}}
+
+    monkeypatch.setattr(docker_api, "inspect", inspect)
+    warnings = disk_warnings(cluster, {"local": host()}, live)
+    told = "holds 3g on disk, more than its flavor's 1g"
+    assert warnings == {"worker-1": told}
+    assert asked == [cluster.nodes[1].container]
+    looks.clear()
+    more = "holds more on disk than its flavor's 1g"
+    assert disk_warnings(cluster, {"local": host()}, live) == {"worker-1": more}
+    nodes = [
+        NodeStatus(node.short_name, node.role, "local", node.container, "ready",
+                   warning=warnings.get(node.short_name, ""))
+        for node in cluster.nodes
+    ]  # fmt: skip
+    assert health(nodes, "running", ()) == ("yellow", f"worker-1 {told}")
+    # What does not work at all comes first.
+    assert health([replace(nodes[0], state="error"), *nodes[1:]], "running", ())[0] == "red"

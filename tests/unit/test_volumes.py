@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from content_modules import load, utility
+from content_modules import load, utility, volumes
 
 from epic_runner.docker_api import place_of
 from epic_runner.errors import InputError
@@ -19,7 +19,6 @@ from epic_runner.hosting import storage_findings
 from epic_runner.hosts import local_host
 from epic_runner.site import arrange
 
-volumes = load("ansible.module_utils.epic_volumes", "module_utils/epic_volumes.py")
 storage = load("epic_storage", "library/epic_storage.py")
 tenant = load("epic_tenant", "library/epic_tenant.py")
 hosts = load("hosts_filters", "filter_plugins/hosts.py")
