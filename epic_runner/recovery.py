@@ -24,6 +24,7 @@ from epic_runner.store import ClusterRecord, Store, TenantRecord
 TOKEN_FILE = "/etc/epic/secrets/jupyter-token"  # noqa: S105 - where it is, not what it is
 PASSWD_FILE = "/etc/epic/passwd"  # noqa: S105 - likewise
 SUDOERS_FILE = "/etc/epic/sudoers"
+MEMBERS_FILE = "/etc/epic/members.json"
 
 
 @dataclass(frozen=True)
@@ -120,24 +121,55 @@ def recover(
     for found in find_containers(hosts.values(), labels):
         if found.key not in known and "epic.cluster.spec" in found.labels:
             lost.setdefault(found.key, []).append(found)
-    written = [key for key, containers in lost.items() if _write(store, hosts, containers)]
+    tenants = {name: _tenant(hosts, all_of) for name, all_of in _by_tenant(lost).items()}
+    written = [
+        key
+        for key, containers in lost.items()
+        if (tenant_found := tenants[key[0]]) and _write(store, hosts, containers, tenant_found)
+    ]
     return Recovered(
         tuple(f"{tenant}/{name}" for tenant, name in sorted(written)),
         () if name else tuple(_orphans(hosts, known | lost.keys())),
     )
 
 
-def _write(store: Store, hosts: Mapping[str, Host], containers: list[Found]) -> bool:
-    """Write one cluster to the store; False when it left Docker, or came back, meanwhile."""
+def _by_tenant(lost: Mapping[tuple[str, str], list[Found]]) -> dict[str, list[Found]]:
+    found: dict[str, list[Found]] = {}
+    for (tenant, _), containers in lost.items():
+        found.setdefault(tenant, []).extend(containers)
+    return found
+
+
+def _tenant(hosts: Mapping[str, Host], containers: list[Found]) -> TenantRecord | None:
+    """Return a tenant by what its nodes were told last; None when none of them is left."""
     newest = max(containers, key=lambda found: int(found.container["Created"]))
-    host, container = hosts[newest.host], newest.container["Id"]
+
+    def told(found: Found) -> tuple[float, int, Found, bytes | None]:
+        noted, when = docker_api.read_dated_file(
+            hosts[found.host], found.container["Id"], MEMBERS_FILE
+        )
+        return when, int(found.container["Created"]), found, noted
+
     try:
-        with_ports = [_with_ports(hosts[found.host], found) for found in containers]
-        tenant = described_tenant(
+        _, _, last, noted = max((told(found) for found in containers), key=lambda item: item[:2])
+        host, container = hosts[last.host], last.container["Id"]
+        return described_tenant(
             json.loads(newest.labels["epic.tenant.document"]),
             docker_api.read_file(host, container, PASSWD_FILE),
             docker_api.read_file(host, container, SUDOERS_FILE),
+            noted,
         )
+    except NotFound:
+        return None
+
+
+def _write(
+    store: Store, hosts: Mapping[str, Host], containers: list[Found], tenant: TenantRecord
+) -> bool:
+    """Write one cluster to the store; False when it left Docker, or came back, meanwhile."""
+    newest = max(containers, key=lambda found: int(found.container["Created"]))
+    try:
+        with_ports = [_with_ports(hosts[found.host], found) for found in containers]
     except NotFound:
         return False
     spec = counted(
@@ -158,22 +190,29 @@ def _write(store: Store, hosts: Mapping[str, Host], containers: list[Found]) -> 
 
 
 def described_tenant(
-    described: Mapping[str, Any], passwd: bytes | None, sudoers: bytes | None
+    described: Mapping[str, Any],
+    passwd: bytes | None,
+    sudoers: bytes | None,
+    noted: bytes | None = None,
 ) -> TenantRecord:
-    """Return a tenant from a node's label and from the accounts that the node has by now.
+    """Return a tenant from a node's label and from the accounts that a node has by now.
 
     Labels stay as they were when the node was made, while its account files follow the tenant's
-    members. A member who came later is taken for an ordinary one.
+    members. A member of whom neither tells more is taken for an ordinary one.
 
     Args:
         described: The label: `document` and `uids`.
         passwd: The node's list of members' accounts, None if it was never filled.
         sudoers: The node's list of those who may become root.
+        noted: The node's note of what else the tenant's document says of members, by their names.
     """
     document, uids = dict(described["document"]), dict(described["uids"])
     if passwd:
         accounts = {line.split(":")[0]: line.split(":") for line in passwd.decode().splitlines()}
         known = {member["user"]: member for member in document.get("members", [])}
+        for member in json.loads(noted or b"[]"):
+            about = {key: member[key] for key in ("role", "principal") if member.get(key)}
+            known[member["name"]] = {"user": member["name"], "role": "member", **about}
         sudo = {line.split()[0] for line in (sudoers or b"").decode().splitlines() if line}
         document["members"] = [
             {**known.get(user, {"user": user, "role": "member"}), "sudo": user in sudo}

@@ -29,6 +29,7 @@ class Engine:
         self.stores: list[dict[str, Any]] = []
         self.files: dict[tuple[str, str], bytes] = {}
         self.vanished: set[str] = set()
+        self.written: dict[str, float] = {}
 
     def add(self, name: str, state: str = "running") -> None:
         cluster = record(spec(1), "master-1", "worker-1")
@@ -66,6 +67,9 @@ class Engine:
 
     def read_file(self, _: Any, container: str, path: str) -> bytes | None:
         return self.files.get((container, path))
+
+    def read_dated_file(self, _: Any, container: str, path: str) -> tuple[bytes | None, float]:
+        return self.files.get((container, path)), self.written.get(container, 0.0)
 
 
 @pytest.fixture
@@ -141,6 +145,24 @@ def test_members_are_those_whom_the_node_knows_by_now() -> None:
     assert found.uids == {"ada": 20000, "bob": 20001, "cyd": 20002}
     assert found.quota == {"nodes": 4}
     assert described_tenant(described, None, None).members == described["document"]["members"]
+
+
+def test_a_member_who_joined_later_keeps_the_role(engine: Engine, store: Store) -> None:
+    engine.add("master-1")
+    engine.add("worker-1")
+    for name, role, at in (("worker-1", "member", 1.0), ("master-1", "admin", 2.0)):
+        users = [{"name": "ada", "uid": 20000, "role": "admin"},
+                 {"name": "cyd", "uid": 20002, "role": role, "principal": "cyd@X"}]  # fmt: skip
+        engine.files[name, recovery.MEMBERS_FILE] = json.dumps(users).encode()
+        engine.files[name, recovery.PASSWD_FILE] = PASSWD
+        engine.written[name] = at
+    recover(store, HOSTS)
+    with store.read() as transaction:
+        members = transaction.tenant("work").members
+    # What a node was told last counts, not which node is the newest.
+    assert [(m["user"], m["role"], m.get("principal")) for m in members] == [
+        ("ada", "admin", None), ("cyd", "admin", "cyd@X"),
+    ]  # fmt: skip
 
 
 def test_strays_are_what_carries_the_labels_and_is_not_known(engine: Engine) -> None:
