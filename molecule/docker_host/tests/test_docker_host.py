@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -44,3 +45,7 @@ def test_settings_are_kept_for_the_next_start(machine):
     # A container's kernel is its machine's: what is not its own is left alone.
     assert not kept.contains("max_map_count")
     assert machine.file("/etc/modules-load.d/epic.conf").contains("^overlay$")
+
+
+def test_the_storage_of_tenants_is_marked(machine):
+    assert re.fullmatch("[0-9a-f]{32}", machine.file("/srv/.epic-storage").content_string.strip())
