@@ -104,7 +104,7 @@ def volume_options(storage: str, tenant: str = "") -> dict[str, str]:
     # The kernel's own choice would be version 3, which takes more than one port.
     if not any(re.match(r"(nfs)?vers=", option) for option in given):
         options.append(NFS_VERSION)
-    place = posixpath.join(path, tenant)
+    place = posixpath.join(path, tenant) if tenant else path
     return {"type": "nfs", "o": ",".join([*options, *given]), "device": f":{place}"}
 
 
@@ -201,8 +201,8 @@ def ensure_volume(
     found = named_volume(docker, volume["name"])
     if found and is_other(found, storage, tenant):
         raise StorageError(
-            f"the storage of tenant {tenant} is {described(found.get('Options'))} here, and by the "
-            f"inventory's epic_storage it were {described(wanted)}; all files stay where they are",
+            f"the storage of tenant {tenant} is {described(found.get('Options'))} here, and "
+            f"epic_storage asks for {described(wanted)}; all files stay where they are",
             'Set epic_storage back, or move the files: docs/hosts.md, "Shared storage".',
         )
     if not found:
@@ -324,11 +324,18 @@ def run_in(
         query = {"stdout": "1", "stderr": "1"}
         said = docker.request("GET", f"/containers/{helper}/logs", query=query) or b""
     except DockerError as problem:
-        raise StorageError(
-            f"{described(options)} cannot be mounted: {problem}",
-            "Is it there, on this host too? epic-run host check looks at all hosts.",
-        ) from problem
+        raise unmountable(options, str(problem)) from problem
     finally:
         # With the volume, which is but a way to the storage.
         docker.request("DELETE", f"/containers/{helper}", query={"force": "1", "v": "1"})
     return int(code), said.decode("utf-8", "replace").strip() if isinstance(said, bytes) else ""
+
+
+def unmountable(options: Mapping[str, str], why: str) -> StorageError:
+    """Return why a helper did not start, of which the storage is the likeliest reason."""
+    # Of what the engine says to it, the kernel's own word is all that people can use.
+    why = why.rpartition(": ")[2] if "failed to mount local volume" in why else why
+    hint = "Is it there, on this host too? epic-run host check looks at all hosts."
+    if options.get("type") == "nfs":
+        hint = "Does the host's kernel have NFS (modprobe nfs), and does the server let it in?"
+    return StorageError(f"{described(options)} cannot be mounted: {why}", hint)

@@ -41,7 +41,7 @@ VERBS = {
         "gateway": "Bring up the one address in front of all clusters, look at it, remove it.",
         "login": "Open the gateway for a member: print an address that logs a browser in, once.",
         "image": "Build the images of apps, list them, show what is inside, bring them to hosts.",
-        "doctor": "Check this machine, and tell how to mend what is wrong.",
+        "doctor": "Check this machine and all hosts, and tell how to mend what is wrong.",
         "completion": "Print the script for a shell's completion.",
     },
 }

@@ -73,6 +73,13 @@ def test_one_machine_has_its_storage_from_the_environment(monkeypatch: pytest.Mo
     assert local_host().storage == ""
 
 
+def test_the_whole_export_is_mounted_to_make_a_tenants_folder() -> None:
+    whole = [volumes.volume_options(f"nfs://files{path}")["device"] for path in ("/", "/a", "/a/")]
+    assert whole == [":/", ":/a", ":/a"]
+    told = volumes.unmountable(volumes.volume_options("nfs://files/a"), "x: no such device")
+    assert "modprobe nfs" in told.hint
+
+
 def test_places_are_told_to_people() -> None:
     nfs = volumes.volume_options("nfs://files/export", "work")
     assert volumes.described(nfs) == "/export/work of the NFS server files"
@@ -100,7 +107,8 @@ class Engine:
             self.made.append(body)
             return {"Id": "helper"}
         if url.endswith("/start") and self.code < 0:
-            raise utility.DockerError(500, "no such file or directory")
+            said = "failed to mount local volume: mount /x:/y, flags: 0x1000: no such device"
+            raise utility.DockerError(500, f"error while mounting volume '/y': {said}")
         return {"StatusCode": self.code} if url.endswith("/wait") else None
 
 
@@ -135,7 +143,7 @@ def test_a_host_without_a_storage_in_common_has_a_volume_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("code", "says"),
     [(3, "is not marked as the storage"), (4, "holds other files"), (1, "no folder for tenant"),
-     (-1, "cannot be mounted: no such file")],
+     (-1, "/srv/shared cannot be mounted: no such device$")],
 )  # fmt: skip
 def test_why_there_can_be_no_folder_is_told_with_the_mend(code: int, says: str) -> None:
     engine = Engine(code)
