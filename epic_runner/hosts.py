@@ -65,11 +65,6 @@ class Host:
         """The path of the engine's socket on the host."""
         return str(self.variables.get("epic_docker_socket", SOCKET))
 
-    @property
-    def storage(self) -> str:
-        """What holds tenants' files for all hosts, a folder or an export; empty where nothing."""
-        return str(self.variables.get("epic_storage") or "")
-
 
 def local_host() -> Host:
     """Return this machine as a host, with the capacity that its kernel reports."""

@@ -65,12 +65,12 @@ def test_what_is_no_storage_is_refused_with_the_host(given: str) -> None:
 
 def test_one_machine_has_its_storage_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EPIC_STORAGE", "/mnt/large")
-    assert local_host().storage == "/mnt/large"
+    assert local_host().variables["epic_storage"] == "/mnt/large"
     monkeypatch.setenv("EPIC_STORAGE", "large")
     with pytest.raises(InputError, match="EPIC_STORAGE is 'large'"):
         local_host()
     monkeypatch.delenv("EPIC_STORAGE")
-    assert local_host().storage == ""
+    assert "epic_storage" not in local_host().variables
 
 
 def test_the_whole_export_is_mounted_to_make_a_tenants_folder() -> None:
