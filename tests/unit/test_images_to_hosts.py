@@ -21,7 +21,8 @@ from epic_runner.events import Step, Translator
 from epic_runner.hosts import Host
 from epic_runner.images import hosts as bringing
 
-SPARK = "epic/spark:3.5.9-r1"
+SPARK = next(app.reference for app in load_catalog(ROOT / "images") if app.name == "spark")
+TAG = SPARK.rpartition(":")[2]
 DIGEST = "sha256:" + "d" * 64
 ID = "sha256:" + "1" * 64
 
@@ -75,7 +76,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         pass
 
     def do_GET(self) -> None:
-        there = self.path in ("/v2/", "/v2/epic/spark/manifests/3.5.9-r1")
+        there = self.path in ("/v2/", f"/v2/epic/spark/manifests/{TAG}")
         self.send_response(200 if there else 404)
         self.send_header("Docker-Content-Digest", DIGEST)
         self.send_header("Content-Length", str(len(self.manifest)))
@@ -149,7 +150,7 @@ def test_what_is_pushed_is_the_id_that_was_compared_and_its_second_name_goes(
     engine.said = [
         {"id": "a", "progressDetail": {"current": 5, "total": 9}},
         {"id": "b", "progressDetail": {"current": 2, "total": 9}},
-        {"aux": {"Tag": "3.5.9-r1", "Digest": DIGEST, "Size": 1}},
+        {"aux": {"Tag": TAG, "Digest": DIGEST, "Size": 1}},
     ]
     told: list[int] = []
     held = registry.push(engine, registry.Image(SPARK, ID, 3), "r.site/epic", "auth", told.append)
@@ -159,7 +160,7 @@ def test_what_is_pushed_is_the_id_that_was_compared_and_its_second_name_goes(
     assert engine.verbs() == [
         f"POST /images/{ID}/tag",
         "POST /images/r.site/epic/epic/spark/push",
-        "DELETE /images/r.site/epic/epic/spark:3.5.9-r1",
+        f"DELETE /images/r.site/epic/{SPARK}",
     ]
 
 
@@ -247,7 +248,7 @@ def test_an_image_is_pulled_by_its_digest_named_and_its_other_name_removed(engin
     module.take(engine, image=SPARK, source=source, auth="a")
     assert engine.asked[1:] == [
         ("POST", "/images/create", {"fromImage": "127.0.0.1:4711/epic/spark", "tag": DIGEST}),
-        ("POST", f"/images/{source}/tag", {"repo": "epic/spark", "tag": "3.5.9-r1"}),
+        ("POST", f"/images/{source}/tag", {"repo": "epic/spark", "tag": TAG}),
         ("DELETE", f"/images/{source}", {"noprune": "1"}),
     ]
 
