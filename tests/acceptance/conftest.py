@@ -6,10 +6,13 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import life_support
 import pytest
-from life_support import Result, Site
+import yaml
+from laboratory import Spread
+from life_support import Result, Site, until
 
 # A shell that starts the tests in the background has them ignore SIGINT, and their children too:
 # but Ctrl-C is one of the things that are tested.
@@ -18,6 +21,15 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 
 # A job on a machine that others use as well may take minutes.
 JOB_SECONDS = 840
+
+
+# First, since the plugin that spreads tests over processes reads the marks in the same hook.
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Have one process run all tests of a file, which share clusters, or of a group of files."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 @dataclass(frozen=True)
@@ -73,3 +85,26 @@ def cluster(pair: tuple[Cluster, Cluster]) -> Cluster:
 def other(pair: tuple[Cluster, Cluster]) -> Cluster:
     """Another cluster of the same tenant, with one worker."""
     return pair[1]
+
+
+@pytest.fixture(scope="session")
+def spread(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spread]:
+    """A laboratory whose hosts are prepared; clusters are the tests' own."""
+    with life_support.site(tmp_path_factory.mktemp("spread")) as site:
+        made = Spread(site, site.tenant.replace("-", ""))
+        made.call("up")
+        try:
+            inventory = yaml.safe_load(Path(made.call("inventory")).read_text(encoding="utf-8"))
+            (site.home / "hosts.yml").write_text(yaml.safe_dump(inventory), encoding="utf-8")
+            site.run("host", "prepare")
+            yield made
+        finally:
+            made.call("down")
+
+
+@pytest.fixture
+def third(spread: Spread) -> Iterator[str]:
+    """host-3, which is well again after the test."""
+    yield "host-3"
+    spread.machine("start", "host-3")
+    until(lambda: spread.answers("host-3"), "host-3 is back", pause=0.5)

@@ -7,95 +7,25 @@ themselves.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
-import life_support
 import pytest
-import yaml
+from laboratory import HOSTS, ROOT, Spread
 from life_support import Site, until
 
-pytestmark = pytest.mark.docker
+pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("lab")]
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-HOSTS = ["host-1", "host-2", "host-3"]
 # Seconds that people wait at most for a status that tells of a lost host.
 STATUS_SECONDS = 30
 
 
-class Spread:
-    """A site on a laboratory of its own."""
-
-    def __init__(self, site: Site, lab: str) -> None:
-        self.site = site
-        self.lab = lab
-
-    def call(self, *words: str) -> str:
-        done = subprocess.run(
-            [str(ROOT / "scripts" / "lab"), *words],
-            capture_output=True, text=True, check=False, timeout=600,
-            env={**os.environ, "EPIC_LAB": self.lab, "EPIC_HOME": str(self.site.home)},
-        )  # fmt: skip
-        assert done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
-        return done.stdout.strip()
-
-    def on(self, host: str, *command: str) -> str:
-        """Run a command on a host."""
-        return self.call("ssh", host, *command)
-
-    def machine(self, verb: str, host: str) -> None:
-        """Kill, start, pause a simulated host."""
-        subprocess.run(["docker", verb, f"epic-{self.lab}-{host}"], check=True, capture_output=True)
-
-    def places(self, cluster: str) -> dict[str, str]:
-        """Return the host of each node, as `status` has it."""
-        return {node["name"]: node["host"] for node in self.site.status(cluster)["nodes"]}
-
-    def containers(self, host: str) -> list[str]:
-        """Return the names of the tenant's containers on a host."""
-        wanted = f"label=epic.tenant={self.site.tenant}"
-        names = self.on(host, "docker", "ps", "-a", "--format", "'{{.Names}}'", "--filter", wanted)
-        return sorted(names.split())
-
-    def inside(self, node: str, command: str, cluster: str = "wide") -> str:
-        """Run a shell's line in a node, as a member."""
-        return self.site.run("shell", cluster, node, "--", "bash", "-c", command).out.strip()
-
-
-@pytest.fixture(scope="module")
-def spread(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spread]:
-    with life_support.site(tmp_path_factory.mktemp("spread")) as site:
-        made = Spread(site, site.tenant.replace("-", ""))
-        made.call("up")
-        try:
-            inventory = yaml.safe_load(Path(made.call("inventory")).read_text(encoding="utf-8"))
-            (site.home / "hosts.yml").write_text(yaml.safe_dump(inventory), encoding="utf-8")
-            site.run("host", "prepare")
-            site.run("launch", site.template("wide", workers=3))
-            yield made
-        finally:
-            made.call("down")
-
-
-@pytest.fixture
-def third(spread: Spread) -> Iterator[str]:
-    """host-3, which is well again after the test."""
-    yield "host-3"
-    subprocess.run(
-        ["docker", "start", f"epic-{spread.lab}-host-3"], check=True, capture_output=True
-    )
-    until(lambda: _answers(spread, "host-3"), "host-3 is back", pause=0.5)
-
-
-def _answers(spread: Spread, host: str) -> bool:
-    try:
-        return bool(spread.on(host, "docker", "version", "--format", "'{{.Server.Version}}'"))
-    except AssertionError:
-        return False
+@pytest.fixture(scope="module", autouse=True)
+def wide(spread: Spread) -> None:
+    """Have a cluster with nodes on all hosts."""
+    spread.site.run("launch", spread.site.template("wide", workers=3))
 
 
 def test_hosts_are_listed_with_what_is_promised_of_them(spread: Spread) -> None:
@@ -157,8 +87,7 @@ def test_no_probe_of_a_tenant_reaches_another_tenant_or_a_host(
     spread: Spread, tmp_path: Path
 ) -> None:
     """From every host, to every host; the same probes reach what they may."""
-    other = Site(tmp_path)
-    (tmp_path / "home").symlink_to(spread.site.home)
+    other = spread.another(tmp_path)
     other.run("launch", other.template("theirs", workers=2))
     try:
         addresses = {
@@ -298,7 +227,7 @@ def test_the_loss_of_a_host_is_told_in_time_and_made_good_elsewhere(
 
     # It comes back with what it had: containers go, volumes stay.
     spread.machine("start", third)
-    until(lambda: _answers(spread, third), "the host is back", pause=0.5)
+    until(lambda: spread.answers(third), "the host is back", pause=0.5)
     assert spread.containers(third)
     volumes = spread.on(third, "docker", "volume", "ls", "-q")
     told = spread.site.json("host", "drain", third, "--undo")
@@ -339,6 +268,9 @@ def test_a_host_with_nodes_is_not_removed_and_one_without_is(spread: Spread, thi
     spread.site.run("host", "remove", third)
     states = {host["name"]: host["state"] for host in spread.site.json("host", "list")}
     assert states == {"host-1": "ready", "host-2": "ready", third: "unknown"}
+    # Prepared again, it takes nodes as before.
+    spread.site.run("host", "prepare")
+    assert {host["state"] for host in spread.site.json("host", "list")} == {"ready"}
 
 
 def test_a_destroyed_cluster_leaves_nothing_on_any_host(spread: Spread) -> None:

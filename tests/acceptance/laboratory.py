@@ -1,0 +1,68 @@
+"""A laboratory on which several test files work: hosts, commands on them, and what harms them.
+
+The fixtures are in `conftest`: `spread` is the laboratory with prepared hosts, `third` a host that
+may be harmed. A file that uses them belongs to the group "lab", so that one process has them all.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+from life_support import Site
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+HOSTS = ["host-1", "host-2", "host-3"]
+
+
+class Spread:
+    """A site on a laboratory of its own."""
+
+    def __init__(self, site: Site, lab: str) -> None:
+        self.site = site
+        self.lab = lab
+
+    def call(self, *words: str) -> str:
+        """Run `scripts/lab WORD...` and return its output."""
+        done = subprocess.run(
+            [str(ROOT / "scripts" / "lab"), *words],
+            capture_output=True, text=True, check=False, timeout=600,
+            env={**os.environ, "EPIC_LAB": self.lab, "EPIC_HOME": str(self.site.home)},
+        )  # fmt: skip
+        assert done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
+        return done.stdout.strip()
+
+    def on(self, host: str, *command: str) -> str:
+        """Run a command on a host."""
+        return self.call("ssh", host, *command)
+
+    def machine(self, verb: str, host: str) -> None:
+        """Kill, start, pause a simulated host."""
+        subprocess.run(["docker", verb, f"epic-{self.lab}-{host}"], check=True, capture_output=True)
+
+    def answers(self, host: str) -> bool:
+        """Tell whether a host's engine answers."""
+        try:
+            return bool(self.on(host, "docker", "version", "--format", "'{{.Server.Version}}'"))
+        except AssertionError:
+            return False
+
+    def another(self, folder: Path) -> Site:
+        """Return a site of another tenant, with the same hosts and store."""
+        (folder / "home").symlink_to(self.site.home)
+        return Site(folder)
+
+    def places(self, cluster: str) -> dict[str, str]:
+        """Return the host of each node, as `status` has it."""
+        return {node["name"]: node["host"] for node in self.site.status(cluster)["nodes"]}
+
+    def containers(self, host: str) -> list[str]:
+        """Return the names of the tenant's containers on a host."""
+        wanted = f"label=epic.tenant={self.site.tenant}"
+        names = self.on(host, "docker", "ps", "-a", "--format", "'{{.Names}}'", "--filter", wanted)
+        return sorted(names.split())
+
+    def inside(self, node: str, command: str, cluster: str = "wide") -> str:
+        """Run a shell's line in a node, as a member."""
+        return self.site.run("shell", cluster, node, "--", "bash", "-c", command).out.strip()
