@@ -38,6 +38,9 @@ class Step:
 _TOLD = re.compile(r"images: (\S+): (.+)")
 
 
+# The play in which nodes wait for one another, on all hosts.
+READY_PHASE = "Wait until ready"
+
 Listener = Callable[[Step], None]
 
 
@@ -60,6 +63,7 @@ class Translator:
         self._told = False
         self.facts: dict[str, dict[str, Any]] = {}
         self.silent: dict[str, str] = {}
+        self._heard: set[str] = set()
         self._hint: str | None = None
         self.saw_events = False
 
@@ -79,6 +83,7 @@ class Translator:
                 self._listener(Step(self._phase, told[1], told[2]))
         elif kind == "runner_on_ok":
             self.saw_events = True
+            self._heard.add(str(data.get("host", "")))
             self._went_well(str(data.get("host", "")), data.get("res", {}))
         elif kind == "runner_item_on_failed":
             self._item = str(data.get("res", {}).get("msg", ""))
@@ -97,6 +102,11 @@ class Translator:
         self._nodes(result)
         self._images(host, result)
         self._overlooked(result)
+
+    @property
+    def waits_in_vain(self) -> bool:
+        """Whether services are waited for that need a host which has become silent meanwhile."""
+        return bool(self.silent) and self._phase == READY_PHASE
 
     @property
     def only_silent(self) -> bool:
@@ -121,7 +131,7 @@ class Translator:
         if logs:
             text += f"\nIts last log lines:\n{logs}"
         if self.only_silent:
-            return HostsSilent(text, self.silent)
+            return HostsSilent(text, self.silent, self._heard & self.silent.keys())
         if self._port_clashes and self._port_clashes == {item[1] for item in failures}:
             return PortsTaken(text, self._port_clashes)
         return OperationFailed(text, image_hint(self._missing_images) or self._hint)
@@ -209,6 +219,7 @@ def _plain(result: Mapping[str, Any], item: str) -> str:
     message = str(result.get("msg") or result.get("stderr") or result)
     if message == "One or more items failed":
         message = item
+    message = message.removeprefix("Task failed: ")
     # Of a host that is away, ssh's own words say it all.
     message = message.rpartition("Make sure this host can be reached over ssh: ")[2]
     # Ansible repeats where in its own files a task failed; that is of use to its authors only.

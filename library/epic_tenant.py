@@ -81,7 +81,7 @@ def remove(params: dict[str, Any], *, check_mode: bool) -> dict[str, Any]:
             for item in networks:
                 docker.remove_network(item["Id"])
     except DockerError as problem:
-        return {"failed": True, "msg": str(problem)}
+        return {"failed": True, "msg": str(problem), **docker.absence()}
     return {"changed": bool(targets), "removed": targets}
 
 

@@ -129,3 +129,29 @@ def test_an_ordinary_task_is_told_without_ansibles_own_places(play: Play) -> Non
 def test_an_error_that_is_ignored_is_none(play: Play) -> None:
     play.happens("runner_on_failed", host="local", res={"msg": "x"}, ignore_errors=True)
     assert play.translator.failure() is None
+
+
+def test_a_silent_host_that_had_answered_is_told_from_one_that_never_did(play: Play) -> None:
+    play.happens("runner_on_ok", host="h1", res={})
+    for name in ("h1", "h2"):
+        play.happens("runner_on_unreachable", host=name, res={"msg": "No route to host"})
+    failure = play.translator.failure()
+    assert isinstance(failure, HostsSilent)
+    assert (failure.hosts, failure.begun) == ({"h1", "h2"}, {"h1"})
+    assert "epic-run host drain h1 --lost" in (failure.hint or "")
+
+
+def test_of_the_only_machine_nothing_is_said_that_needs_others(play: Play) -> None:
+    play.happens("runner_on_unreachable", host="local", res={"msg": "Task failed: it hangs"})
+    failure = play.translator.failure()
+    assert failure
+    assert failure.message == "Create nodes: host local: it hangs"
+    assert failure.hint == "epic-run doctor tells what is wrong with it."
+
+
+def test_services_are_not_waited_for_once_a_host_is_silent(play: Play) -> None:
+    play.happens("runner_on_unreachable", host="h2", res={"msg": "No route to host"})
+    # Nodes on the other hosts are made, stopped and removed all the same.
+    assert not play.translator.waits_in_vain
+    play.begins("Wait until ready")
+    assert play.translator.waits_in_vain
