@@ -38,6 +38,12 @@ class Step:
 _TOLD = re.compile(r"images: (\S+): (.+)")
 
 
+# What networks that span hosts say while the swarm's managers choose another leader: not what is
+# wrong, where one of them is silent.
+_SWARM_UPSET = re.compile(
+    r"network \S+ not found|attaching to network failed|not have a leader|lost leader"
+)
+
 # The play in which nodes wait for one another, on all hosts.
 READY_PHASE = "Wait until ready"
 
@@ -116,7 +122,11 @@ class Translator:
     def _elsewhere(self) -> list[tuple[str, str, str, str]]:
         """Return the failures that are not those of hosts that could not be reached."""
         away = {f"host {name}" for name in self.silent}
-        return [failure for failure in self._failures if failure[1] not in away]
+        return [
+            failure
+            for failure in self._failures
+            if failure[1] not in away and not (away and _SWARM_UPSET.search(failure[2]))
+        ]
 
     def failure(self) -> OperationFailed | None:
         """Return the error for people, None when no task failed."""
@@ -124,10 +134,13 @@ class Translator:
             return None
         # A host that is away may have been one that the play can do without; what went wrong on
         # another one is then what matters.
-        failures = self._elsewhere() or self._failures[-1:]
+        away = [item for item in self._failures if item[1].removeprefix("host ") in self.silent]
+        failures = self._elsewhere() or away[-1:] or self._failures[-1:]
         phase, node, message, logs = failures[0]
         more = f" ({len(failures) - 1} more failed)" if len(failures) > 1 else ""
         text = f"{phase}: {node}: {message}{more}"
+        if away and failures[0] not in away:
+            text += f"; {' and '.join(sorted(self.silent))} could not be reached"
         if logs:
             text += f"\nIts last log lines:\n{logs}"
         if self.only_silent:

@@ -68,7 +68,8 @@ def test_a_failure_elsewhere_comes_before_a_host_that_is_away(play: Play) -> Non
     assert isinstance(only, HostsSilent)
     assert only.hosts == {"h2"}
     failure = play.fails(failed_nodes={"worker-1": "no space left on device"})
-    assert failure.message == "Create nodes: worker-1: no space left on device"
+    said = "Create nodes: worker-1: no space left on device; h2 could not be reached"
+    assert failure.message == said
     assert not isinstance(failure, HostsSilent)
 
 
@@ -155,3 +156,15 @@ def test_services_are_not_waited_for_once_a_host_is_silent(play: Play) -> None:
     assert not play.translator.waits_in_vain
     play.begins("Wait until ready")
     assert play.translator.waits_in_vain
+
+
+def test_a_network_without_a_leader_is_the_silent_host_s_fault(play: Play) -> None:
+    upset = {"worker-2": "network wooq8dqfw7x9 not found"}
+    play.happens("runner_on_failed", host="h2", res={"failed_nodes": upset})
+    alone = play.translator.failure()
+    assert alone
+    assert "worker-2: network wooq8dqfw7x9 not found" in alone.message
+    play.happens("runner_on_unreachable", host="h3", res={"msg": "No route to host"})
+    failure = play.translator.failure()
+    assert isinstance(failure, HostsSilent)
+    assert failure.message == "Create nodes: host h3: No route to host"
