@@ -20,7 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ansible.errors import AnsibleActionFail
+from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 from ansible.plugins.loader import module_loader, module_utils_loader
 
@@ -84,7 +84,11 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         )
         for line in reversed(answer["stdout"].splitlines()):
             if line.startswith(MARK):
-                return dict(json.loads(line.removeprefix(MARK)))
+                result = dict(json.loads(line.removeprefix(MARK)))
+                if result.get("engine_away"):
+                    # A host whose engine is down or hangs is as good as one that is not reached.
+                    raise AnsibleConnectionFailure(result["msg"])
+                return result
         raise AnsibleActionFail(
             f"The host's {python} ended with {answer['rc']}: "
             f"{(answer['stderr'] or answer['stdout']).strip()}"

@@ -20,6 +20,11 @@ from epic_runner.hosts import Host
 _FRAME_HEADER = 8  # bytes: stream, three zeros, length (Docker's attach format)
 
 
+def ping(host: Host) -> None:
+    """Ask a host's engine for a sign of life; raises DockerUnavailable."""
+    fetch(host, "/_ping")
+
+
 def engine_version(host: Host) -> dict[str, Any]:
     """Return the engine's versions (`docker version`), also of one too old for the rest."""
     return dict(request(host, "GET", "/version"))

@@ -17,11 +17,15 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
+from epic_runner.deadline import within
 from epic_runner.engine import Connection, check, request, speaking
 from epic_runner.errors import DockerUnavailable, EpicError
 from epic_runner.hosts import Host
 
 CHUNK = 1 << 16
+
+# How long a command may take to begin; how long it then goes on is its own affair.
+OPENING_SECONDS = 20.0
 
 # How long the engine may take to notice that a command has ended whose output has.
 _END_SECONDS = 5.0
@@ -80,15 +84,16 @@ def stream(
         DockerUnavailable: The engine does not answer, or the connection broke off before the
             command's end.
     """
-    with speaking(host):
+    with speaking(host), within(OPENING_SECONDS):
         started = _create(host, container, command, setting, stdin=hold or stdin is not None)
         attached = _Attached(host, started, tty=False)
     with contextlib.closing(attached):
+        attached.go_on()
         if stdin is not None:
             threading.Thread(target=_feed, args=(stdin, attached), daemon=True).start()
         for is_error, piece in attached.frames():
             write(piece, is_error)
-    with speaking(host):
+    with speaking(host), within(OPENING_SECONDS):
         return _exit_code(host, started)
 
 
@@ -120,9 +125,10 @@ class Terminal:
         self, host: Host, container: str, command: list[str], *, setting: Setting = _PLAIN
     ) -> None:
         self._host = host
-        with speaking(host):
+        with speaking(host), within(OPENING_SECONDS):
             self._exec = _create(host, container, command, setting, stdin=True, tty=True)
             self._attached = _Attached(host, self._exec, tty=True)
+        self._attached.go_on()
 
     def send(self, data: bytes) -> None:
         """Type `data`."""
@@ -150,16 +156,22 @@ class _Attached:
 
     def __init__(self, host: Host, exec_id: str, *, tty: bool) -> None:
         connection = Connection(host)
-        response = connection.send_json(
-            "POST", f"/exec/{exec_id}/start", {"Detach": False, "Tty": tty}
-        )
-        if response.status != http.client.OK:
-            check(response.status, response.read())
+        try:
+            response = connection.send_json(
+                "POST", f"/exec/{exec_id}/start", {"Detach": False, "Tty": tty}
+            )
+            if response.status != http.client.OK:
+                check(response.status, connection.read(response))
+        except BaseException:
+            connection.end()
+            raise
         self._host = host
         self._connection = connection
         self._response = response
-        # A terminal or a job may be silent for hours.
-        connection.stream.settimeout(None)
+
+    def go_on(self) -> None:
+        """Be silent as long as it likes from here on, as a terminal or a job may be for hours."""
+        self._connection.watch(None)
 
     def frames(self) -> Iterator[tuple[bool, bytes]]:
         while header := self._exactly(_FRAME_HEADER):
@@ -188,8 +200,12 @@ class _Attached:
         data = b""
         with speaking(self._host):
             while len(data) < length:
-                piece = self._response.read(length - len(data))
+                try:
+                    piece = self._response.read(length - len(data))
+                except (OSError, http.client.HTTPException) as problem:
+                    raise self._connection.explained(problem) from problem
                 if not piece:
+                    self._connection.refuse_late()
                     return b""
                 data += piece
         return data

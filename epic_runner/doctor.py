@@ -514,7 +514,9 @@ def judge_images(facts: CatalogFacts) -> Finding:
 
 def judge_store(facts: StoreFacts) -> Finding:
     """Judge whether the store can be read and written, and is of this version."""
-    if facts.error is not None:
+    # A full disk is behind many errors, and no reason to rebuild a store.
+    is_full = facts.free_bytes is not None and facts.free_bytes < STORE_FAIL_BYTES
+    if facts.error is not None and not is_full:
         return Finding(
             "store",
             State.FAIL,
@@ -529,7 +531,7 @@ def judge_store(facts: StoreFacts) -> Finding:
             f"{facts.place} cannot be written",
             "Give it to your user, or name another folder: EPIC_HOME",
         )
-    if facts.free_bytes is not None and facts.free_bytes < STORE_FAIL_BYTES:
+    if facts.free_bytes is not None and is_full:
         return Finding(
             "store",
             State.FAIL,

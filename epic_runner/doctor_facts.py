@@ -23,6 +23,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from epic_runner import docker_api, docker_exec, ports, vault
 from epic_runner.catalog import Catalog, load_catalog
+from epic_runner.deadline import ANSWER_SECONDS, within
 from epic_runner.doctor import (
     CatalogFacts,
     ClockFacts,
@@ -52,19 +53,24 @@ _STA_UNSYNC = 0x40
 
 # How long another program may hold the store before that is told.
 STORE_WAIT_SECONDS = 2.0
+# How long nodes are asked for one another.
+ASKING_SECONDS = 20.0
 
 
 def gather() -> Facts:
     """Return all facts of this machine and its engine; nothing is changed, migrated or started."""
     host = local_host()
-    engine, skew_seconds = engine_facts(host)
+    with within(ANSWER_SECONDS):
+        engine, skew_seconds = engine_facts(host)
+    with within(ASKING_SECONDS):
+        lost = () if engine.error else lost_nodes(host)
     return Facts(
         programs=program_facts(),
         engine=engine,
         disk=disk_facts(engine.root) if engine.root else None,
         memory=memory_facts(),
         clock=ClockFacts(clock_synchronized(), skew_seconds),
-        dns=dns_facts(() if engine.error else lost_nodes(host)),
+        dns=dns_facts(lost),
         catalog=None
         if engine.error
         else catalog_facts(host, load_catalog(content_root() / "images")),

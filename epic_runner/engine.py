@@ -13,18 +13,25 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import os
 import shlex
 import socket
 import subprocess
+import threading
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import quote, urlencode
 
 from epic_runner import ssh
+from epic_runner.deadline import seconds_left
 from epic_runner.errors import DockerUnavailable, EpicError, NotFound
 from epic_runner.hosts import Host
 
+# How long an engine may be silent where no deadline (`deadline.within`) says otherwise.
 TIMEOUT_SECONDS = 60.0
+# How long ssh has for ending by itself.
+_END_SECONDS = 1.0
 
 
 class Connection(http.client.HTTPConnection):
@@ -40,26 +47,56 @@ class Connection(http.client.HTTPConnection):
         super().__init__("docker", timeout=TIMEOUT_SECONDS)
         self._of = host
         self._helper: subprocess.Popen[bytes] | None = None
+        self._began = time.monotonic()
+        self._watch: threading.Timer | None = None
+        self._is_late = False
 
     def connect(self) -> None:
         """Connect to the socket, or to a `docker system dial-stdio` on the host."""
+        self._began = time.monotonic()
         if self._of.is_local:
             self.stream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            self.stream.settimeout(TIMEOUT_SECONDS)
+            self.watch()
             self.stream.connect(self._of.socket)
         else:
             docker = f"docker -H unix://{shlex.quote(self._of.socket)}"
             command = ssh.command(self._of, f"{docker} system dial-stdio")
             self.stream, theirs = socket.socketpair()
-            self.stream.settimeout(TIMEOUT_SECONDS)
             with theirs:
                 end = theirs.fileno()
                 self._helper = subprocess.Popen(
                     command, stdin=end, stdout=end, stderr=subprocess.PIPE
                 )
+            self.watch()
         # http.client forgets `sock` when a response is to be read to its end; it stays open, and
         # ours to write to, as long as the response does.
         self.sock = self.stream
+
+    def watch(self, silence_seconds: float | None = TIMEOUT_SECONDS) -> None:
+        """Break off at the deadline that holds here, or after a silence where there is none.
+
+        A socket's own time limit begins anew with every byte, so it would bound no whole answer.
+
+        Args:
+            silence_seconds: The longest silence; None for any.
+        """
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
+        left = seconds_left()
+        if left is None:
+            self.stream.settimeout(silence_seconds)
+            return
+        # A socket that may wait is one that the watch can wake up; connecting alone, it cannot.
+        self.stream.settimeout(left or 0.001)
+        self._watch = threading.Timer(left, self._break_off)
+        self._watch.daemon = True
+        self._watch.start()
+
+    def _break_off(self) -> None:
+        self._is_late = True
+        with contextlib.suppress(OSError):
+            self.stream.shutdown(socket.SHUT_RDWR)
 
     def send_json(
         self,
@@ -76,27 +113,61 @@ class Connection(http.client.HTTPConnection):
             self.request(method, target, body=data, headers=headers)
             return self.getresponse()
         except (OSError, http.client.HTTPException) as problem:
-            raise ConnectionError(self._complaint() or str(problem)) from problem
+            raise self.explained(problem) from problem
+
+    def read(self, response: http.client.HTTPResponse) -> bytes:
+        """Return the whole body of an answer.
+
+        Raises:
+            ConnectionError: It did not come to its end.
+        """
+        try:
+            data = response.read()
+        except (OSError, http.client.HTTPException) as problem:
+            raise self.explained(problem) from problem
+        self.refuse_late()
+        return data
+
+    def refuse_late(self) -> None:
+        """Raise ConnectionError if what was read ended only because it was broken off."""
+        if self._is_late:
+            raise self.explained(TimeoutError())
+
+    def explained(self, problem: Exception) -> ConnectionError:
+        """Return a problem in words for people: what ssh said, or that nothing was said in time."""
+        if self._is_late or isinstance(problem, TimeoutError):
+            waited = time.monotonic() - self._began
+            return ConnectionError(f"no answer within {waited:.0f} s")
+        return ConnectionError(self._complaint() or str(problem))
 
     def _complaint(self) -> str:
         """Return what ssh said when it failed; nothing if it did not."""
         if self._helper is None or self._helper.stderr is None:
             return ""
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._helper.wait(1)
+            self._helper.wait(_END_SECONDS)
         if self._helper.returncode in (None, 0):
             return ""
-        lines = self._helper.stderr.read().decode("utf-8", "replace").split("\n")
+        # What is there, not all there will be: a shared connection that stays holds the pipe open.
+        os.set_blocking(self._helper.stderr.fileno(), False)
+        lines = (self._helper.stderr.read() or b"").decode("utf-8", "replace").split("\n")
         return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
     def end(self) -> None:
         """Close the connection and what carried it; also one that was never made."""
+        if self._watch is not None:
+            self._watch.cancel()
         self.close()
         if hasattr(self, "stream"):
             self.stream.close()
         if self._helper is not None:
             self._helper.terminate()
-            self._helper.wait()
+            try:
+                self._helper.wait(_END_SECONDS)
+            except subprocess.TimeoutExpired:
+                # It waits for the shared connection, whose host is silent.
+                self._helper.kill()
+                self._helper.wait()
             if self._helper.stderr is not None:
                 self._helper.stderr.close()
 
@@ -129,7 +200,7 @@ def _ask(host: Host, method: str, path: str, body: Any, query: Mapping[str, Any]
         connection = Connection(host)
         try:
             response = connection.send_json(method, path, body, query)
-            data = response.read()
+            data = connection.read(response)
         finally:
             connection.end()
     check(response.status, data)

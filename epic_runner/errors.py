@@ -54,16 +54,24 @@ class PortsTaken(OperationFailed):
 
 
 class HostsSilent(OperationFailed):
-    """`hosts` (names) could not be reached."""
+    """`hosts` (names) could not be reached, or their engines do not answer.
 
-    def __init__(self, message: str, hosts: Iterable[str]) -> None:
+    Attributes:
+        hosts: Their names.
+        begun: Those of them that had answered before: something may have been made there.
+    """
+
+    def __init__(self, message: str, hosts: Iterable[str], begun: Iterable[str] = ()) -> None:
         self.hosts = frozenset(hosts)
+        self.begun = frozenset(begun)
         name = min(self.hosts)
-        super().__init__(
-            message,
-            f"epic-run host check {name} looks at it; if it is gone for good, epic-run host drain "
-            f"{name} --lost makes its nodes anew elsewhere.",
+        hint = (
+            "epic-run doctor tells what is wrong with it."
+            if name == "local"
+            else f"epic-run host check {name} looks at it; if it is gone for good, epic-run host "
+            f"drain {name} --lost makes its nodes anew elsewhere."
         )
+        super().__init__(message, hint)
 
 
 class ClusterBusy(EpicError):

@@ -38,6 +38,15 @@ class Step:
 _TOLD = re.compile(r"images: (\S+): (.+)")
 
 
+# What networks that span hosts say while the swarm's managers choose another leader: not what is
+# wrong, where one of them is silent.
+_SWARM_UPSET = re.compile(
+    r"network \S+ not found|attaching to network failed|not have a leader|lost leader"
+)
+
+# The play in which nodes wait for one another, on all hosts.
+READY_PHASE = "Wait until ready"
+
 Listener = Callable[[Step], None]
 
 
@@ -60,6 +69,7 @@ class Translator:
         self._told = False
         self.facts: dict[str, dict[str, Any]] = {}
         self.silent: dict[str, str] = {}
+        self._heard: set[str] = set()
         self._hint: str | None = None
         self.saw_events = False
 
@@ -79,6 +89,7 @@ class Translator:
                 self._listener(Step(self._phase, told[1], told[2]))
         elif kind == "runner_on_ok":
             self.saw_events = True
+            self._heard.add(str(data.get("host", "")))
             self._went_well(str(data.get("host", "")), data.get("res", {}))
         elif kind == "runner_item_on_failed":
             self._item = str(data.get("res", {}).get("msg", ""))
@@ -99,6 +110,11 @@ class Translator:
         self._overlooked(result)
 
     @property
+    def waits_in_vain(self) -> bool:
+        """Whether services are waited for that need a host which has become silent meanwhile."""
+        return bool(self.silent) and self._phase == READY_PHASE
+
+    @property
     def only_silent(self) -> bool:
         """Whether nothing went wrong but that hosts could not be reached."""
         return bool(self._failures) and not self._elsewhere()
@@ -106,7 +122,11 @@ class Translator:
     def _elsewhere(self) -> list[tuple[str, str, str, str]]:
         """Return the failures that are not those of hosts that could not be reached."""
         away = {f"host {name}" for name in self.silent}
-        return [failure for failure in self._failures if failure[1] not in away]
+        return [
+            failure
+            for failure in self._failures
+            if failure[1] not in away and not (away and _SWARM_UPSET.search(failure[2]))
+        ]
 
     def failure(self) -> OperationFailed | None:
         """Return the error for people, None when no task failed."""
@@ -114,14 +134,17 @@ class Translator:
             return None
         # A host that is away may have been one that the play can do without; what went wrong on
         # another one is then what matters.
-        failures = self._elsewhere() or self._failures[-1:]
+        away = [item for item in self._failures if item[1].removeprefix("host ") in self.silent]
+        failures = self._elsewhere() or away[-1:] or self._failures[-1:]
         phase, node, message, logs = failures[0]
         more = f" ({len(failures) - 1} more failed)" if len(failures) > 1 else ""
         text = f"{phase}: {node}: {message}{more}"
+        if away and failures[0] not in away:
+            text += f"; {' and '.join(sorted(self.silent))} could not be reached"
         if logs:
             text += f"\nIts last log lines:\n{logs}"
         if self.only_silent:
-            return HostsSilent(text, self.silent)
+            return HostsSilent(text, self.silent, self._heard & self.silent.keys())
         if self._port_clashes and self._port_clashes == {item[1] for item in failures}:
             return PortsTaken(text, self._port_clashes)
         return OperationFailed(text, image_hint(self._missing_images) or self._hint)
@@ -209,6 +232,7 @@ def _plain(result: Mapping[str, Any], item: str) -> str:
     message = str(result.get("msg") or result.get("stderr") or result)
     if message == "One or more items failed":
         message = item
+    message = message.removeprefix("Task failed: ")
     # Of a host that is away, ssh's own words say it all.
     message = message.rpartition("Make sure this host can be reached over ssh: ")[2]
     # Ansible repeats where in its own files a task failed; that is of use to its authors only.

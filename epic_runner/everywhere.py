@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from epic_runner.deadline import ANSWER_SECONDS, within
 from epic_runner.errors import DockerUnavailable, EpicError
 from epic_runner.hosts import Host
 
@@ -16,9 +17,16 @@ Answer = TypeVar("Answer")
 
 
 def ask_all(
-    hosts: Iterable[Host], question: Callable[[Host], Answer]
+    hosts: Iterable[Host],
+    question: Callable[[Host], Answer],
+    seconds: float = ANSWER_SECONDS,
 ) -> tuple[dict[str, Answer], dict[str, str]]:
     """Put a question to hosts, all at once.
+
+    Args:
+        hosts: The hosts.
+        question: Asks one of them.
+        seconds: What each has for the whole of it; one that takes longer counts as silent.
 
     Returns:
         The answers by host, and for those that gave none, why.
@@ -26,7 +34,8 @@ def ask_all(
 
     def ask(host: Host) -> tuple[str, Answer | None, str]:
         try:
-            return host.name, question(host), ""
+            with within(seconds):
+                return host.name, question(host), ""
         except EpicError as problem:
             return host.name, None, problem.message
 
@@ -41,13 +50,17 @@ def ask_all(
     return answers, problems
 
 
-def ask_any(hosts: Iterable[Host], question: Callable[[Host], Answer]) -> dict[str, Answer]:
+def ask_any(
+    hosts: Iterable[Host],
+    question: Callable[[Host], Answer],
+    seconds: float = ANSWER_SECONDS,
+) -> dict[str, Answer]:
     """Put a question to hosts, all at once; return the answers of those that gave one.
 
     Raises:
         DockerUnavailable: There are hosts, and none answered.
     """
-    answers, problems = ask_all(hosts, question)
+    answers, problems = ask_all(hosts, question, seconds)
     if problems and not answers:
         raise DockerUnavailable(
             "; ".join(problems.values()), "epic-run doctor and epic-run host check look closer."

@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from epic_runner import lifecycle, recovery
+from epic_runner import docker_api, lifecycle, recovery
 from epic_runner.cluster import NOTHING, Size
 from epic_runner.errors import InputError
+from epic_runner.everywhere import ask_any
 from epic_runner.hosts import Host
 from epic_runner.inventory import hosts_inventory
 from epic_runner.lifecycle import Context
@@ -137,10 +138,11 @@ def drain(context: Context, name: str, *, lost: bool = False) -> list[str]:
     context = replace(context, hosts=hosts)
     for cluster in _on(context, name):
         moving = [node for node in cluster.nodes if node.host == name]
-        if cluster.wanted == "absent" and lost:
-            with context.store.transaction() as transaction:
-                transaction.remove_nodes(cluster.id, moving)
         if cluster.wanted == "absent":
+            if lost:
+                with context.store.transaction() as transaction:
+                    transaction.set_lost(cluster.id, moving)
+                lifecycle.destroy(context, cluster.name, cluster.tenant)
             continue
         if not lost:
             moving = [node for node in moving if not apart(cluster.spec.role(node.role))]
@@ -154,24 +156,43 @@ def drain(context: Context, name: str, *, lost: bool = False) -> list[str]:
     ]
 
 
-def undrain(context: Context, name: str) -> list[str]:
+@dataclass(frozen=True)
+class Returned:
+    """What a host that came back still had.
+
+    Attributes:
+        cleaned: The clusters of whose nodes something was removed, as TENANT/NAME.
+        unknown: The clusters of which it has something, and that the store does not know.
+    """
+
+    cleaned: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
+
+
+def undrain(context: Context, name: str) -> Returned:
     """Let a host take new nodes again, and remove what is left on it of nodes made anew elsewhere.
 
-    The volumes of such nodes are kept.
-
-    Returns:
-        The clusters of which something was left, as TENANT/NAME.
+    The volumes of such nodes are kept. What belongs to clusters that the store does not know is
+    left alone: it may be all that is left of a lost store.
     """
     host = chosen(context.hosts, [name])[name]
     with context.store.read() as transaction:
         known = {(cluster.tenant, cluster.name): cluster for cluster in transaction.clusters()}
+    there = {found.key for found in recovery.find_containers([host], LABELS)}
     cleaned = []
-    for key in sorted({found.key for found in recovery.find_containers([host], LABELS)}):
-        if key in known and recovery.strays({name: host}, known[key]):
+    for key, cluster in sorted(known.items()):
+        strays = key in there and recovery.strays({name: host}, cluster)
+        # Half destroyed, it is finished by another destroy.
+        if cluster.wanted != "absent" and strays:
             lifecycle.repair(context, key[1], key[0])
             cleaned.append("/".join(key))
+    with context.store.transaction() as transaction:
+        for cluster in known.values():
+            transaction.forget_lost(cluster.id, name)
     _set_draining(context, name, draining=False)
-    return cleaned
+    volumes = ask_any([host], lambda host: docker_api.volumes(host, LABELS))[name]
+    there |= {(item["Labels"]["epic.tenant"], item["Labels"]["epic.cluster"]) for item in volumes}
+    return Returned(tuple(cleaned), tuple("/".join(key) for key in sorted(there - known.keys())))
 
 
 def remove(context: Context, name: str) -> None:
@@ -191,6 +212,8 @@ def remove(context: Context, name: str) -> None:
         _play(context, "host-remove", context.hosts, removing=name)
     with context.store.transaction() as transaction:
         transaction.forget_host(name)
+        for cluster in transaction.clusters():
+            transaction.forget_lost(cluster.id, name)
 
 
 def findings(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from epic_runner.addresses import of_engine
@@ -35,6 +35,7 @@ def cluster_inventory(
     *,
     secrets: str,
     gateway: Gateway | None = None,
+    also: Iterable[str] = (),
 ) -> dict[str, Any]:
     """Return the inventory of one cluster, as data for a YAML file.
 
@@ -44,10 +45,12 @@ def cluster_inventory(
         hosts: All Docker hosts by name.
         secrets: The reference to the cluster's secrets; what they are never goes in.
         gateway: The gateway that the cluster is to be reached by; None where the site has none.
+        also: More hosts that the play acts on.
     """
     leaving = [node for node in cluster.nodes if node.short_name in cluster.leaving]
     # A cluster without a single node may still have volumes somewhere.
-    used_hosts = sorted({node.host for node in (*cluster.nodes, *cluster.strays)} or hosts)
+    of_nodes = {node.host for node in (*cluster.nodes, *cluster.strays)}
+    used_hosts = sorted({*of_nodes, *also} or hosts)
     group = group_name(cluster.name)
     roles = {role.name: role for role in cluster.spec.roles}
     return {
@@ -157,7 +160,8 @@ def hosts_inventory(hosts: Mapping[str, Host], variables: Mapping[str, Any]) -> 
 
 def gateway_group(gateway: Gateway | None, hosts: Mapping[str, Host]) -> dict[str, Any]:
     """Return the group of the gateway's host; empty where the site has no gateway."""
-    on = {gateway.host: dict(hosts[gateway.host].variables)} if gateway else {}
+    there = gateway is not None and gateway.host in hosts
+    on = {gateway.host: dict(hosts[gateway.host].variables)} if gateway and there else {}
     return {"gateway_hosts": {"hosts": on}}
 
 

@@ -11,11 +11,12 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from epic_runner import recovery
+from epic_runner import docker_api, recovery
 from epic_runner.addresses import next_subnet, pool
 from epic_runner.cluster import ClusterSpec, Node, newest_first
-from epic_runner.errors import HostsSilent, InputError, NotFound, PortsTaken
+from epic_runner.errors import HostsSilent, InputError, NotFound, PortsTaken, QuotaExceeded
 from epic_runner.events import Listener, Step
+from epic_runner.everywhere import ask_all
 from epic_runner.gateway import site as gateway_site
 from epic_runner.hosts import Host
 from epic_runner.inventory import cluster_inventory, hosts_inventory
@@ -51,11 +52,19 @@ class Context:
 
 @dataclass(frozen=True)
 class _Prepared:
-    """What an operation works on; `new` are the short names of nodes that it has reserved."""
+    """What an operation works on.
+
+    Attributes:
+        cluster: The cluster.
+        tenant: Its tenant.
+        new: The short names of nodes that it has reserved.
+        also: Hosts without nodes that it acts on as well.
+    """
 
     cluster: ClusterRecord
     tenant: TenantRecord
     new: frozenset[str] = frozenset()
+    also: frozenset[str] = frozenset()
 
 
 def launch(
@@ -151,6 +160,7 @@ def repair(context: Context, name: str, tenant: str | None = None) -> ClusterRec
             verbs.insert(0, "shrink")
         cluster = _play(context, running, *verbs)
         _forget_left(running)
+        _forget_lost(context, running)
         return cluster
 
 
@@ -242,7 +252,7 @@ def move(
         now = transaction.find_cluster(cluster.name, cluster.tenant)
         going = [node for node in now.nodes if node.short_name in names]
         if lost:
-            transaction.remove_nodes(now.id, going)
+            transaction.set_lost(now.id, going)
         else:
             transaction.set_leaving(now.id, going)
         # Numbers are never given twice, so the new nodes are others, whatever of the old is left.
@@ -271,21 +281,50 @@ def destroy(context: Context, name: str, tenant: str | None = None) -> ClusterRe
     what carries its labels goes.
     """
     found = doomed(context, name, tenant)
+    # What is left on a host of nodes that are elsewhere now goes as well, if the host is there.
+    also, silent = recovery.hosts_with(context.hosts, found.tenant, found.name)
+    away = silent & {node.host for node in found.lost} - {node.host for node in found.nodes}
 
     def prepare(transaction: Transaction) -> _Prepared:
         if found.id:
             transaction.set_cluster(found.id, wanted="absent")
         known = {record.name: record for record in transaction.tenants()}
-        return _Prepared(found, known.get(found.tenant, TenantRecord(found.tenant, {}, {})))
+        tenant_record = known.get(found.tenant, TenantRecord(found.tenant, {}, {}))
+        return _Prepared(found, tenant_record, also=also)
 
     with operate(
         context.store, tenant=found.tenant, cluster=found.name, verb="destroy", arguments={},
         user="", prepare=prepare, listener=context.listener,
     ) as running:  # fmt: skip
-        _play(context, running, "destroy")
+        try:
+            # Without a node of it anywhere, all hosts are looked at but those that are gone.
+            _play(_except(context, away), running, "destroy")
+        except HostsSilent as problem:
+            problem.hint = unfinished(found, problem.hosts)
+            raise
         forget_secrets(found.tenant, found.name)
         running.settle(lambda transaction: transaction.remove_cluster(found.id))
+        for name_of_host in sorted(away):
+            running.listener(Step("Destroy the cluster", name_of_host, left_behind(found)))
         return found
+
+
+def unfinished(cluster: ClusterRecord, hosts: Iterable[str]) -> str:
+    """Return how a destroy is finished that could not reach hosts."""
+    names, finish = sorted(hosts), f"epic-run destroy {cluster.tenant}/{cluster.name} --yes"
+    lost = " and ".join(f"epic-run host drain {name} --lost" for name in names)
+    return (
+        f"{finish} finishes it when {' and '.join(names)} "
+        f"{'is' if len(names) == 1 else 'are'} back; if gone for good, {lost} does."
+    )
+
+
+def left_behind(cluster: ClusterRecord) -> str:
+    """Return what to do about a destroyed cluster's remains on a host that is away."""
+    return (
+        "is away; should it come back, "
+        f"epic-run destroy {cluster.tenant}/{cluster.name} --yes removes what is left there"
+    )
 
 
 def doomed(context: Context, name: str, tenant: str | None = None) -> ClusterRecord:
@@ -464,6 +503,7 @@ def _play(context: Context, running: Running[_Prepared], *verbs: str) -> Cluster
             context.hosts,
             secrets=cluster_secrets(cluster.tenant, cluster.name),
             gateway=gateway_site.load(),
+            also=running.prepared.also,
         )
         directory = running.directory
         try:
@@ -473,6 +513,7 @@ def _play(context: Context, running: Running[_Prepared], *verbs: str) -> Cluster
                 directory if attempts == 1 else directory / f"play-{attempts}",
                 operation=running.record.id,
                 listener=running.listener,
+                limit=_concerned(cluster, waiting[0]),
             )
         except PortsTaken as problem:
             if attempts == MOST_ATTEMPTS:
@@ -484,7 +525,13 @@ def _play(context: Context, running: Running[_Prepared], *verbs: str) -> Cluster
                 raise
             context = _without(context, problem.hosts)
             running.listener(Step("Place nodes elsewhere"))
-            cluster = _elsewhere(context, running, cluster, homeless)
+            try:
+                cluster = _elsewhere(context, running, cluster, homeless, problem.begun)
+            except QuotaExceeded as refusal:
+                # That the host is away is what has to be mended.
+                problem.args = (f"{problem.message} No other host can take its nodes: {refusal}",)
+                problem.message = problem.args[0]
+                raise problem from refusal
         else:
             del waiting[0]
     return cluster
@@ -511,9 +558,14 @@ def _elsewhere(
     running: Running[_Prepared],
     cluster: ClusterRecord,
     nodes: Iterable[Node],
+    begun: Container[str],
 ) -> ClusterRecord:
+    nodes = list(nodes)
+
     def change(transaction: Transaction) -> ClusterRecord:
-        transaction.remove_nodes(cluster.id, nodes)
+        # Of those that were perhaps made, something may come back with their host.
+        transaction.set_lost(cluster.id, [node for node in nodes if node.host in begun])
+        transaction.remove_nodes(cluster.id, [node for node in nodes if node.host not in begun])
         now = transaction.find_cluster(cluster.name, cluster.tenant)
         _reserve(context, transaction, now, mending=True)
         return transaction.find_cluster(cluster.name, cluster.tenant)
@@ -540,6 +592,40 @@ def _forget_left(running: Running[_Prepared]) -> None:
     left = [node for node in cluster.nodes if node.short_name in cluster.leaving]
     if left:
         running.settle(lambda transaction: transaction.remove_nodes(cluster.id, left))
+
+
+def _forget_lost(context: Context, running: Running[_Prepared]) -> None:
+    """Forget lost nodes of hosts that are there again, since nothing is left of them now."""
+    cluster = running.prepared.cluster
+    back, _ = ask_all(
+        (
+            context.hosts[name]
+            for name in {node.host for node in cluster.lost} & context.hosts.keys()
+        ),
+        docker_api.engine_version,
+    )
+    if gone := [node for node in cluster.lost if node.host in back]:
+        running.settle(lambda transaction: transaction.remove_nodes(cluster.id, gone))
+
+
+def _concerned(cluster: ClusterRecord, verb: str) -> Iterable[str]:
+    """Return the hosts that a playbook acts on, nothing if those of all nodes.
+
+    A shrink concerns the nodes that leave alone: others' hosts may be away.
+    """
+    if verb != "shrink":
+        return ()
+    leaving = [node for node in cluster.nodes if node.short_name in cluster.leaving]
+    gateway = gateway_site.load()
+    return sorted(
+        {node.host for node in (*leaving, *cluster.strays)} | ({gateway.host} if gateway else set())
+    )
+
+
+def _except(context: Context, names: Container[str]) -> Context:
+    """Return the context without hosts that are gone."""
+    hosts = {name: host for name, host in context.hosts.items() if name not in names}
+    return replace(context, hosts=hosts)
 
 
 def _find(context: Context, name: str, tenant: str | None) -> ClusterRecord:

@@ -52,7 +52,8 @@ def live_inventory(tenant: str | None = None) -> LiveInventory:
         if container["State"] == "running"
     }
     used = {node.host for cluster in clusters for node in cluster.nodes}
-    remote = [host for name, host in hosts.items() if name in used and not host.is_local]
+    # A host that was silent once is not waited for again.
+    remote = [hosts[name] for name in found if name in used and not hosts[name].is_local]
     sockets, _ = ask_all(remote, forwarded_engine)
     return arrange(clusters, hosts, running, sockets)
 

@@ -11,17 +11,24 @@ import tarfile
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass
 
 from epic_runner import docker_api, docker_exec
 from epic_runner.cluster import Node
+from epic_runner.deadline import ANSWER_SECONDS, within
 from epic_runner.errors import EpicError, InputError, NotFound
+from epic_runner.everywhere import ask_all
 from epic_runner.hosts import Host
 from epic_runner.store import ClusterRecord
 
 FOLDER = "/data/log"
 # The name under which the output of a container itself is shown.
 CONTAINER = "container"
+# Logs are larger than other answers.
+READING_SECONDS = 20.0
+# How many logs of a host are read at once.
+AT_ONCE = 8
 
 # Follows a file across its rotation, until our side hangs up: an exec outlives its reader.
 _FOLLOW = 'tail -n "$1" -F "$2" 2>/dev/null & cat >/dev/null; kill $!'
@@ -73,21 +80,50 @@ def tails(hosts: Mapping[str, Host], wanted: Iterable[Source], lines: int) -> li
     Of a node without any log, what its container printed takes their place.
     """
     wanted = list(wanted)
-    with ThreadPoolExecutor(min(max(len(wanted), 1), 16)) as pool:
-        found = list(pool.map(lambda source: _tail(hosts, source, lines), wanted))
-    read: list[Tail] = []
-    for tail in found:
-        node = tail.source.node
-        silent = all(not other.lines for other in found if other.source.node == node)
-        if not silent:
-            read.append(tail)
-        elif all(other.source.node != node for other in read):
-            read.append(_container_tail(hosts, node, lines))
-    return read
+    by_host: dict[str, list[Source]] = {}
+    for source in wanted:
+        by_host.setdefault(source.node.host, []).append(source)
+    answers, problems = ask_all(
+        (hosts[name] for name in by_host),
+        lambda host: _host_tails(host, by_host[host.name], lines),
+        READING_SECONDS,
+    )
+    read = {name: found for of_host in answers.values() for name, found in of_host.items()}
+    nodes = {source.node.container: source.node for source in wanted}
+    return [
+        tail
+        for name, node in nodes.items()
+        for tail in read.get(name) or [Tail(Source(node, CONTAINER), (), problems[node.host])]
+    ]
 
 
-def _tail(hosts: Mapping[str, Host], source: Source, lines: int) -> Tail:
-    host, container = hosts[source.node.host], source.node.container
+def _host_tails(host: Host, wanted: list[Source], lines: int) -> dict[str, list[Tail]]:
+    """Read logs of a host's nodes, by container.
+
+    Whether the host answers at all is asked once, not for each of them.
+
+    Raises:
+        DockerUnavailable: It does not.
+    """
+    with within(ANSWER_SECONDS):
+        docker_api.ping(host)
+    # What the threads ask has the deadline of this one.
+    contexts = [(source, copy_context()) for source in wanted]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        tails_there = pool.map(lambda item: item[1].run(_tail, host, item[0], lines), contexts)
+        found: dict[str, list[Tail]] = {}
+        for tail in tails_there:
+            found.setdefault(tail.source.node.container, []).append(tail)
+    return {
+        name: of_node
+        if any(tail.lines for tail in of_node)
+        else [_container_tail(host, of_node[0].source.node, lines)]
+        for name, of_node in found.items()
+    }
+
+
+def _tail(host: Host, source: Source, lines: int) -> Tail:
+    container = source.node.container
     try:
         data = docker_api.read_file(host, container, source.path) or b""
         if data.count(b"\n") < lines:
@@ -111,10 +147,10 @@ def _older(host: Host, source: Source) -> bytes:
         return b"".join(file.read() for file in files if file)
 
 
-def _container_tail(hosts: Mapping[str, Host], node: Node, lines: int) -> Tail:
+def _container_tail(host: Host, node: Node, lines: int) -> Tail:
     source = Source(node, CONTAINER)
     try:
-        data = docker_api.container_output(hosts[node.host], node.container, lines)
+        data = docker_api.container_output(host, node.container, lines)
     except NotFound:
         return Tail(source, (), "there is no container")
     except EpicError as problem:

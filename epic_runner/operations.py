@@ -149,7 +149,7 @@ def operate(
     except BaseException as problem:
         # A store that fails as well must not hide what went wrong first.
         with contextlib.suppress(EpicError):
-            recorder.end("failed", getattr(problem, "message", repr(problem)))
+            recorder.end("failed", in_words(problem))
         raise
     else:
         try:
@@ -161,6 +161,13 @@ def operate(
     finally:
         recorder.stop()
         _prune()
+
+
+def in_words(problem: BaseException) -> str:
+    """Return why an operation failed, in words for people where there are any."""
+    if isinstance(problem, OSError) and problem.strerror:
+        return f"{problem.strerror}{f': {problem.filename}' if problem.filename else ''}."
+    return str(getattr(problem, "message", repr(problem)))
 
 
 def is_alive(record: OperationRecord, now: float) -> bool:

@@ -80,6 +80,18 @@ def strays(hosts: Mapping[str, Host], cluster: ClusterRecord) -> tuple[Node, ...
     return tuple(node for node in nodes if (node.host, node.container) not in known)
 
 
+def hosts_with(
+    hosts: Mapping[str, Host], tenant: str, name: str
+) -> tuple[frozenset[str], frozenset[str]]:
+    """Return the hosts that have anything of a cluster, and those that do not tell."""
+    labels = {"epic.tenant": tenant, "epic.cluster": name}
+    answers, silent = ask_all(
+        hosts.values(),
+        lambda host: [*docker_api.containers(host, labels), *docker_api.volumes(host, labels)],
+    )
+    return frozenset(host for host, found in answers.items() if found), frozenset(silent)
+
+
 def find_remains(hosts: Mapping[str, Host], name: str, tenant: str | None) -> ClusterRecord | None:
     """Return a record of a cluster that only Docker knows, for destroying it."""
     tenant, name = split_name(name, tenant)

@@ -17,7 +17,9 @@ def missing_nodes(cluster: ClusterRecord) -> list[tuple[RoleSpec, int]]:
     """Return role and number of each node that the spec asks for and the store does not have."""
     missing = []
     for role in cluster.spec.roles:
-        have = {node.index for node in cluster.nodes if node.role == role.name}
+        # What is left of a lost node keeps its number and its address as long as it may come back.
+        known = (*cluster.nodes, *cluster.lost)
+        have = {node.index for node in known if node.role == role.name}
         staying = {node.index for node in cluster.staying() if node.role == role.name}
         free = (number for number in range(1, 2**31) if number not in have)
         missing += [(role, next(free)) for _ in range(role.count - len(staying))]
@@ -59,7 +61,10 @@ def new_nodes(
     chosen = place(wishes, hosts.values(), quota.used_by_host(everyone), present)
     taken = {port for other in everyone for node in other.nodes for port in node.ports.values()}
     addressed = {
-        node.address for other in everyone if other.tenant == tenant.name for node in other.nodes
+        node.address
+        for other in everyone
+        if other.tenant == tenant.name
+        for node in (*other.nodes, *other.lost)
     }
     nodes = tuple(
         Node(

@@ -63,7 +63,8 @@ def run_playbook(
         limit=",".join(limit) or None,
         event_handler=translator.handle,
         # Without one, ansible-runner catches Ctrl-C and SIGTERM itself, now and after the play.
-        cancel_callback=lambda: False,
+        # Other hosts' nodes would wait for those of a silent one until they gave up.
+        cancel_callback=lambda: translator.waits_in_vain,
         quiet=True,
         settings={"pexpect_use_poll": True},
     )

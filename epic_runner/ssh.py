@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from epic_runner.deadline import seconds_left
 from epic_runner.errors import DockerUnavailable, InputError
 from epic_runner.hosts import Host
 from epic_runner.resources import home
@@ -59,11 +60,16 @@ def forwarded_engine(host: Host) -> str:
         "-o", "ControlPath=none",
     )  # fmt: skip
     # The first of several values of an option is the one that ssh takes: ours go in front.
-    done = subprocess.run(
-        ["ssh", *options, *arguments(host), destination(host), f"sleep {FORWARD_SECONDS}"],
-        check=False, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    if done.returncode:
+    command = ["ssh", *options, *arguments(host), destination(host), f"sleep {FORWARD_SECONDS}"]
+    try:
+        done = subprocess.run(
+            command, check=False, timeout=seconds_left(), stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        refused = done.returncode != 0
+    except subprocess.TimeoutExpired:
+        refused = True
+    if refused:
         raise DockerUnavailable(
             f"Host {host.name} does not let its Docker socket through ssh.",
             f"epic-run host check {host.name} looks at it.",

@@ -16,10 +16,11 @@ from typing import Any
 
 from epic_runner import docker_api, docker_exec
 from epic_runner.cluster import Endpoint, Node
-from epic_runner.errors import EpicError, SecretsUnavailable
+from epic_runner.deadline import within
+from epic_runner.errors import DockerUnavailable, EpicError, SecretsUnavailable
 from epic_runner.everywhere import ask_all
 from epic_runner.gateway.paths import endpoint_prefix
-from epic_runner.gateway.site import Gateway, behind
+from epic_runner.gateway.site import Gateway, surely_behind
 from epic_runner.hosts import Host
 from epic_runner.operations import is_alive
 from epic_runner.output import bytes_text
@@ -28,6 +29,11 @@ from epic_runner.spec.models import AppProbe
 from epic_runner.store import ClusterRecord, OperationRecord, Store
 
 PROBE_SECONDS = 2.0
+# What a host has for asking a service inside a node, in all. With the look at containers before it,
+# a status takes no longer than 18 s, whoever is silent when.
+PROBING_SECONDS = 8.0
+# How many different things a reason tells of.
+_CLAUSES = 3
 
 
 @dataclass(frozen=True)
@@ -141,15 +147,10 @@ def health(nodes: Iterable[NodeStatus], wanted: str, strays: Iterable[str]) -> t
     """
     nodes = list(nodes)
     if wanted == "stopped":
-        late = [f"{node.name} is {node.state}" for node in nodes if node.state != "stopped"]
-        return ("yellow", "; ".join(late)) if late else ("green", "stopped")
+        late = _named([node for node in nodes if node.state != "stopped"])
+        return ("yellow", late) if late else ("green", "stopped")
     bad = [node for node in nodes if node.state != "ready"]
-    named = "; ".join(
-        f"{node.name} is {node.state}" + (f": {node.reason}" if node.reason else "")
-        for node in bad[:3]
-    )
-    if len(bad) > len(bad[:3]):
-        named += f"; and {len(bad) - 3} more"
+    named = _named(bad)
     roles = {node.role for node in nodes}
     down = [role for role in roles if all(n.state != "ready" for n in nodes if n.role == role)]
     if down or not nodes:
@@ -189,6 +190,21 @@ def disk_warnings(
     return {node.short_name: sentence(node) for node in over}
 
 
+def _named(nodes: Iterable[NodeStatus]) -> str:
+    """Return what is amiss with nodes; those that share a reason share a clause."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for node in nodes:
+        groups.setdefault((node.state, node.reason), []).append(node.name)
+    clauses = [
+        f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} {state}"
+        + (f": {reason}" if reason else "")
+        for (state, reason), names in groups.items()
+    ]
+    named = "; ".join(clauses[:_CLAUSES])
+    more = sum(len(names) for names in [*groups.values()][_CLAUSES:])
+    return f"{named}; and {more} more" if more else named
+
+
 def evaluate(probe: AppProbe, answer: Any, node: str) -> str | None:
     """Return None when a service's JSON says that `node` is ready, else what is amiss."""
     if probe.list is None:
@@ -213,16 +229,26 @@ class Place:
         published: Its port on this machine's loopback address; None where there is none, and it
             is asked from inside its node.
         path: What is asked for.
+        otherwise: Where it is asked for as well, if it is not known which of the two it is.
     """
 
     node: Node
     port: int
     published: int | None
     path: str
+    otherwise: str = ""
 
 
 def ask(hosts: Mapping[str, Host], place: Place) -> tuple[Any, str | None]:
     """Ask a service; return its JSON (or None) and why there is no answer (or None)."""
+    answer, problem = _ask_at(hosts, place)
+    if problem and place.otherwise:
+        other, still = _ask_at(hosts, replace(place, path=place.otherwise))
+        return (None, problem) if still else (other, None)
+    return answer, problem
+
+
+def _ask_at(hosts: Mapping[str, Host], place: Place) -> tuple[Any, str | None]:
     if place.published is None:
         return _ask_inside(hosts[place.node.host], place)
     connection = http.client.HTTPConnection("127.0.0.1", place.published, timeout=PROBE_SECONDS)
@@ -271,7 +297,7 @@ def probe_all(
     probes: Mapping[str, AppProbe],
     asked: Callable[[Place], tuple[Any, str | None]],
     *,
-    is_behind_gateway: bool = False,
+    is_behind_gateway: bool | None = False,
 ) -> Answers:
     """Ask every service that has a probe; each place is asked once.
 
@@ -279,16 +305,20 @@ def probe_all(
         cluster: The cluster.
         probes: The probe of each service that has one.
         asked: Asks at a place; returns JSON and why there is no answer.
-        is_behind_gateway: Whether services were told the paths that they have behind a gateway.
+        is_behind_gateway: Whether services were told the paths that they have behind a gateway;
+            None where nobody knows now.
     """
-    prefixes = path_prefixes(cluster) if is_behind_gateway else {}
+    prefixes = {} if is_behind_gateway is False else path_prefixes(cluster)
     places: dict[tuple[str, str, str], Place] = {}
     for node in cluster.nodes:
         for endpoint in cluster.spec.role(node.role).endpoints:
             for probe in probes.values():
                 if probe.endpoint == endpoint.name:
-                    path = prefixes.get((endpoint.name, node.name), "") + probe.path
-                    place = Place(node, endpoint.port, node.ports.get(endpoint.name), path)
+                    prefix = prefixes.get((endpoint.name, node.name), "")
+                    paths = (prefix + probe.path, "")
+                    if prefix and is_behind_gateway is None:
+                        paths = (probe.path, paths[0])
+                    place = Place(node, endpoint.port, node.ports.get(endpoint.name), *paths)
                     places[endpoint.name, node.name, probe.path] = place
     distinct = [*places.values()]
     with ThreadPoolExecutor(max(len(distinct), 1)) as pool:
@@ -360,24 +390,33 @@ def cluster_status(
     """Look at a cluster: its containers on all hosts, then its services."""
     labels = {"epic.tenant": cluster.tenant, "epic.cluster": cluster.name}
     used = sorted({node.host for node in cluster.nodes})
-    found, unreachable = ask_all(
-        (hosts[name] for name in used), lambda host: docker_api.containers(host, labels)
-    )
+    with ThreadPoolExecutor(1) as pool:
+        way = pool.submit(surely_behind, cluster.tenant, cluster.name, hosts)
+        found, unreachable = ask_all(
+            (hosts[name] for name in used), lambda host: docker_api.containers(host, labels)
+        )
+    gateway, is_behind_gateway = None, None
+    # Where the gateway's host is silent, nobody knows.
+    with contextlib.suppress(DockerUnavailable):
+        gateway = way.result()
+        is_behind_gateway = gateway is not None
     live: dict[str, Mapping[str, Any]] = {
         container["Names"][0].lstrip("/"): container
         for containers in found.values()
         for container in containers
     }
     wanted_running = cluster.wanted == "running"
-    gateway = behind(cluster.tenant, cluster.name, hosts)
     answers: Answers = {}
     if wanted_running and live:
 
         def asked(place: Place) -> tuple[Any, str | None]:
             silent = unreachable.get(place.node.host)
-            return (None, silent) if silent else ask(hosts, place)
+            if silent:
+                return None, silent
+            with within(PROBING_SECONDS):
+                return ask(hosts, place)
 
-        answers = probe_all(cluster, probes, asked, is_behind_gateway=gateway is not None)
+        answers = probe_all(cluster, probes, asked, is_behind_gateway=is_behind_gateway)
     busy = operation is not None and is_alive(operation, time.time())
     nodes = tuple(
         node_status(

@@ -120,7 +120,10 @@ def run(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:  # noqa: FB
     if check_mode:
         return {"changed": False, "skipped": True, "outcomes": {}}
     if params["running_only"]:
-        commands = [item for item in commands if is_running(docker, item["container"])]
+        try:
+            commands = [item for item in commands if is_running(docker, item["container"])]
+        except DockerError as problem:
+            return {"failed": True, "msg": str(problem), "outcomes": {}, **docker.absence()}
 
     def act(item: dict[str, Any]) -> dict[str, Any]:
         return run_one(docker, item, params["timeout"], params["log_lines"])
@@ -131,7 +134,8 @@ def run(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:  # noqa: FB
     result: dict[str, Any] = {"changed": params["changes"], "outcomes": outcomes}
     failed = {node: outcome for node, outcome in outcomes.items() if outcome["rc"]}
     if failed:
-        result |= {"failed": True, "msg": "; ".join(map(explain, failed.items()))}
+        message = "; ".join(map(explain, failed.items()))
+        result |= {"failed": True, "msg": message, **docker.absence()}
     return result
 
 

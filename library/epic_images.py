@@ -132,7 +132,7 @@ def run(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:  # noqa: FB
         }
     except DockerError as problem:
         message = str(problem)
-        return {"failed": True, "msg": message, "hint": hint(message)}
+        return {"failed": True, "msg": message, "hint": hint(message), **docker.absence()}
 
 
 def found(docker: Docker, image: str) -> str | None:

@@ -59,6 +59,7 @@ id:
   returned: success
 """
 
+import re
 import time
 from typing import Any
 
@@ -67,6 +68,10 @@ from ansible.module_utils.epic_docker import Docker, DockerError
 CONFLICT = 409
 # How long the swarm may take to tell all of its managers of a change.
 RELEASE_SECONDS = 20.0
+# How long its managers may take to choose another leader, when a host has died or is back.
+ELECTION_SECONDS = 40.0
+ELECTION_PAUSE_SECONDS = 1.0
+LEADERLESS = re.compile(r"not have a leader|lost leader|no leader|context deadline exceeded")
 
 ARGUMENT_SPEC: dict[str, Any] = {
     "tenant": {"type": "str", "required": True},
@@ -82,6 +87,17 @@ ARGUMENT_SPEC: dict[str, Any] = {
 def run(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:  # noqa: FBT001 - the call of every own module
     """Do the module's work; return its result."""
     docker = Docker(params["socket"])
+    end = time.monotonic() + ELECTION_SECONDS
+    while True:
+        result = converge(docker, params, check_mode=check_mode)
+        is_over = time.monotonic() > end
+        if is_over or not (result.get("failed") and LEADERLESS.search(result["msg"])):
+            return result
+        time.sleep(ELECTION_PAUSE_SECONDS)
+
+
+def converge(docker: Docker, params: dict[str, Any], *, check_mode: bool) -> dict[str, Any]:
+    """Make or remove the network as wanted, once; return the module's result."""
     try:
         found = docker.request("GET", f"/networks/{params['name']}", missing_ok=True)
         if params["state"] == "absent":
@@ -91,7 +107,7 @@ def run(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:  # noqa: FB
         if not found:
             return {"changed": True, "id": "" if check_mode else make(docker, params)}
     except DockerError as problem:
-        return {"failed": True, "msg": str(problem)}
+        return {"failed": True, "msg": str(problem), **docker.absence()}
     # A network that was made a moment ago has no addresses to tell of yet.
     have = [item["Subnet"] for item in found["IPAM"]["Config"] or [] if item.get("Subnet")]
     if params["subnet"] and have and have != [params["subnet"]]:

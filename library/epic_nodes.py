@@ -144,8 +144,8 @@ from ansible.module_utils.epic_volumes import ensure_volume
 
 CONFLICT = 409
 PORT_TAKEN = re.compile(r"port is already allocated|address already in use")
-NETWORK_LEAVING = re.compile(r"network \S+ not found")
-NETWORK_SECONDS = 15.0
+NETWORK_LEAVING = re.compile(r"network \S+ not found|attaching to network failed")
+NETWORK_SECONDS = 30.0
 # An engine that was killed while it started a container takes it for one that runs already.
 UNSTARTABLE = re.compile(r"task \S+: already exists")
 MANIFEST = "/etc/epic/manifest.json"
@@ -369,7 +369,8 @@ class Converger:
         """Have a node begin to run.
 
         A network that spans hosts leaves a host with its last container there, and while it does,
-        the engine cannot start one that is to bring it back.
+        the engine cannot start one that is to bring it back; nor can it attach a container while
+        the swarm's managers choose another leader, since a host has died.
         """
         end = time.monotonic() + NETWORK_SECONDS
         while True:
@@ -623,9 +624,9 @@ def run(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:  # noqa: FB
             getattr(converger, params["state"])()
     except DockerError as problem:
         hint = getattr(problem, "hint", None)
-        return {"failed": True, "msg": str(problem), "nodes": converger.done} | (
-            {"hint": hint} if hint else {}
-        )
+        told = {"hint": hint} if hint else {}
+        away = converger.docker.absence()
+        return {"failed": True, "msg": str(problem), "nodes": converger.done, **told, **away}
     changed = any(outcome != "unchanged" for outcome in converger.done.values())
     result: dict[str, Any] = {"changed": changed, "nodes": converger.done}
     if converger.missing_images:
@@ -639,6 +640,7 @@ def run(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:  # noqa: FB
             "msg": message,
             "failed_nodes": converger.failed,
             "port_clashes": converger.port_clashes,
+            **converger.docker.absence(),
         }
     return result
 

@@ -100,7 +100,8 @@ def remove(params: dict[str, Any], *, check_mode: bool) -> dict[str, Any]:
                 docker.remove_network(item["Id"])
     except DockerError as problem:
         hint = getattr(problem, "hint", None)
-        return {"failed": True, "msg": str(problem)} | ({"hint": hint} if hint else {})
+        told = {"hint": hint} if hint else {}
+        return {"failed": True, "msg": str(problem), **told, **docker.absence()}
     return {"changed": bool(targets), "removed": targets}
 
 

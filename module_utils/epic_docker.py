@@ -18,12 +18,16 @@ import socket
 import stat
 import struct
 import tarfile
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import quote, urlencode
 
 SOCKET = "/var/run/docker.sock"
+
+# How often an engine is asked for a sign of life while it is to answer, and how long it has for it.
+PULSE_SECONDS = 10.0
 
 UPGRADE = {"Connection": "Upgrade", "Upgrade": "tcp"}
 
@@ -41,15 +45,89 @@ class DockerError(Exception):
         self.status = status
 
 
+class _Pulse:
+    """Notices that an engine hangs, by asking it for a sign of life while an answer is awaited.
+
+    A request may take minutes on a busy host. Without this, an engine that hangs would be waited
+    for as long, for one request after the other.
+
+    Attributes:
+        is_gone: Whether the engine hangs.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._guard = threading.Lock()
+        self._awaited: set[socket.socket] = set()
+        self._is_beating = False
+        self.is_gone = False
+
+    def begin(self, connection: socket.socket) -> None:
+        """Have a connection broken off when the engine hangs."""
+        with self._guard:
+            self._awaited.add(connection)
+            if self._is_beating:
+                return
+            self._is_beating = True
+        threading.Thread(target=self._beat, daemon=True).start()
+
+    def end(self, connection: socket.socket) -> None:
+        """Leave a connection alone from here on."""
+        with self._guard:
+            self._awaited.discard(connection)
+
+    def _beat(self) -> None:
+        while True:
+            time.sleep(PULSE_SECONDS)
+            with self._guard:
+                if not self._awaited:
+                    self._is_beating = False
+                    return
+            if self._hangs():
+                break
+        with self._guard:
+            self.is_gone = True
+            for connection in self._awaited:
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
+
+    def _hangs(self) -> bool:
+        connection = _UnixConnection(self._path, PULSE_SECONDS)
+        try:
+            connection.request("GET", "/_ping")
+            connection.getresponse().read()
+        except socket.timeout:  # noqa: UP041 - Python 3.9 of RHEL 9 knows it by this name alone
+            return True
+        except (OSError, http.client.HTTPException):
+            # It has ended or ends, and then so do its connections.
+            return False
+        finally:
+            connection.close()
+        return False
+
+
 class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: str, timeout: float) -> None:
+    def __init__(self, path: str, timeout: float, pulse: _Pulse | None = None) -> None:
         super().__init__("docker", timeout=timeout)
         self._path = path
+        self._pulse = pulse
+        # http.client forgets its socket while the answer is still being read from it.
+        self._stream: socket.socket | None = None
 
     def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock = self._stream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
+        if self._pulse:
+            if self._pulse.is_gone:
+                raise TimeoutError
+            self._pulse.begin(self.sock)
         self.sock.connect(self._path)
+
+    def end(self) -> None:
+        """Close the connection, whatever of its answer was read."""
+        if self._pulse and self._stream:
+            self._pulse.end(self._stream)
+        self.close()
 
 
 class Docker:
@@ -63,6 +141,24 @@ class Docker:
     def __init__(self, path: str = SOCKET, timeout_seconds: float = 120.0) -> None:
         self._path = path
         self._timeout = timeout_seconds
+        self._pulse = _Pulse(path)
+        self._is_refused = False
+
+    def absence(self) -> dict[str, Any]:
+        """Return what a module's result has to say of an engine that is down or hangs."""
+        return {"engine_away": True} if self._is_refused or self._pulse.is_gone else {}
+
+    def _connection(self, timeout_seconds: float | None = None) -> _UnixConnection:
+        return _UnixConnection(self._path, timeout_seconds or self._timeout, self._pulse)
+
+    def _problem(self, problem: Exception) -> DockerError:
+        """Return a connection's problem in words that name the engine."""
+        why = str(problem)
+        if isinstance(problem, (ConnectionRefusedError, FileNotFoundError)):
+            self._is_refused = True
+        if self._pulse.is_gone:
+            why = f"it hangs: no sign of life within {PULSE_SECONDS:.0f} s"
+        return DockerError(0, f"The Docker engine at {self._path}: {why}")
 
     def request(
         self,
@@ -80,14 +176,14 @@ class Docker:
         Raises:
             DockerError: The engine refused or did not answer; a 404 is None with `missing_ok`.
         """
-        connection = _UnixConnection(self._path, self._timeout)
+        connection = self._connection()
         try:
             response = self._send(connection, method, url, body, query)
             data = response.read()
         except (OSError, http.client.HTTPException) as problem:
-            raise DockerError(0, f"The Docker engine at {self._path}: {problem}") from problem
+            raise self._problem(problem) from problem
         finally:
-            connection.close()
+            connection.end()
         if missing_ok and response.status == http.client.NOT_FOUND:
             return None
         _check(response.status, data)
@@ -107,7 +203,7 @@ class Docker:
         Raises:
             DockerError: The engine refused, did not answer, or failed half-way.
         """
-        connection = _UnixConnection(self._path, self._timeout)
+        connection = self._connection()
         try:
             response = self._send(connection, "POST", url, None, query, headers=headers)
             if response.status != http.client.OK:
@@ -118,9 +214,9 @@ class Docker:
                     raise DockerError(0, message["error"])
                 yield message
         except (OSError, ValueError, http.client.HTTPException) as problem:
-            raise DockerError(0, f"The Docker engine at {self._path}: {problem}") from problem
+            raise self._problem(problem) from problem
         finally:
-            connection.close()
+            connection.end()
 
     def _send(
         self,
@@ -174,7 +270,7 @@ class Docker:
         The engine unpacks an archive in a process of its own, which costs as much as a fifth of a
         container's start; the node's own `tar` costs next to nothing.
         """
-        connection = _UnixConnection(self._path, self._timeout)
+        connection = self._connection()
         query = {"stream": "1", "stdin": "1"}
         try:
             response = self._send(
@@ -185,9 +281,9 @@ class Docker:
             self.request("POST", f"/containers/{container}/start")
             connection.sock.sendall(archive(files))
         except (OSError, http.client.HTTPException) as problem:
-            raise DockerError(0, f"The Docker engine at {self._path}: {problem}") from problem
+            raise self._problem(problem) from problem
         finally:
-            connection.close()
+            connection.end()
 
     def read_file(self, container: str, path: str) -> bytes | None:
         """Return a file of a container, running or not; None where there is none."""
@@ -241,7 +337,7 @@ class Docker:
             "Env": [f"{key}={value}" for key, value in (environment or {}).items()],
         }
         exec_id = self.request("POST", f"/containers/{container}/exec", body)["Id"]
-        connection = _UnixConnection(self._path, timeout_seconds)
+        connection = self._connection(timeout_seconds)
         try:
             response = self._send(
                 connection, "POST", f"/exec/{exec_id}/start", {"Detach": False, "Tty": False}, None
@@ -252,14 +348,16 @@ class Docker:
             output: dict[int, list[bytes]] = {1: [], 2: []}
             for stream, chunk in _frames(response, deadline):
                 output[stream].append(chunk)
-        except TimeoutError as problem:
+        except (TimeoutError, socket.timeout) as problem:  # noqa: UP041 - likewise
+            if self._pulse.is_gone:
+                raise self._problem(problem) from problem
             raise DockerError(
                 0, f"`{' '.join(command)}` took longer than {timeout_seconds:.0f} s"
             ) from problem
         except (OSError, http.client.HTTPException) as problem:
-            raise DockerError(0, f"The Docker engine at {self._path}: {problem}") from problem
+            raise self._problem(problem) from problem
         finally:
-            connection.close()
+            connection.end()
         code = self.request("GET", f"/exec/{exec_id}/json")["ExitCode"]
         stdout, stderr = (b"".join(output[stream]).decode("utf-8", "replace") for stream in (1, 2))
         return (255 if code is None else code), stdout, stderr

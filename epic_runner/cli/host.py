@@ -103,21 +103,26 @@ def drain(name: str, *, lost: bool, undo: bool, output: str) -> None:
     """
     with acting(output) as context:
         if undo:
-            cleaned, left = hosting.undrain(context, name), []
+            back, left = hosting.undrain(context, name), []
         else:
-            cleaned, left = [], hosting.drain(context, name, lost=lost)
+            back, left = hosting.Returned(), hosting.drain(context, name, lost=lost)
 
     def human() -> None:
         if undo:
-            for cluster in cleaned:
+            for cluster in back.cleaned:
                 click.echo(f"What was left of {cluster} was removed; its volumes are kept.")
+            for cluster in back.unknown:
+                click.echo(
+                    f"It has something of {cluster}, which nobody here knows: epic-run destroy "
+                    f"{cluster} --yes removes it, epic-run repair {cluster} brings it back."
+                )
             click.echo(f"{name} takes new nodes again.")
             return
         click.echo(f"{name} takes no new nodes.")
         for node in left:
             click.echo(f"  stays: {node}")
 
-    data = {"host": name, "draining": not undo, "left": left, "cleaned": cleaned}
+    data = {"host": name, "draining": not undo, "left": left, **asdict(back)}
     emit(data, human, output)
 
 

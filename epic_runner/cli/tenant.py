@@ -11,6 +11,7 @@ import click
 from epic_runner import docker_api, lifecycle
 from epic_runner.catalog import load_catalog
 from epic_runner.cli.common import acting
+from epic_runner.deadline import ANSWER_SECONDS
 from epic_runner.everywhere import ask_any
 from epic_runner.hosts import Host
 from epic_runner.output import bytes_text, emit, output_option, table
@@ -20,6 +21,8 @@ from epic_runner.site import site_hosts
 from epic_runner.spec.load import load_documents
 from epic_runner.store import ClusterRecord, Store, TenantRecord
 
+# An engine looks at every file of every volume to tell how much they hold.
+COUNTING_SECONDS = 120.0
 KINDS = ("clusters", "nodes", "cores", "memory", "disk")
 
 
@@ -218,7 +221,9 @@ def _volumes(tenant: str, *, with_sizes: bool) -> list[dict[str, Any]]:
             for item in sorted(found, key=lambda item: str(item["Name"]))
         ]
 
-    answers = ask_any(site_hosts(Store()).values(), held)
+    answers = ask_any(
+        site_hosts(Store()).values(), held, COUNTING_SECONDS if with_sizes else ANSWER_SECONDS
+    )
     return [item for held_there in answers.values() for item in held_there]
 
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from epic_runner.errors import EpicError, InputError, NotFound
+from epic_runner.deadline import ANSWER_SECONDS, within
+from epic_runner.errors import DockerUnavailable, EpicError, InputError
 from epic_runner.gateway.paths import cluster_prefix
 from epic_runner.hosts import Host
 from epic_runner.resources import home, private_directory
@@ -120,13 +121,28 @@ def routed_paths(gateway: Gateway, hosts: Mapping[str, Host]) -> frozenset[str]:
 
 
 def behind(tenant: str, cluster: str, hosts: Mapping[str, Host]) -> Gateway | None:
-    """Return the gateway that a cluster is reached by now; None where it is reached by none."""
+    """Return the gateway that a cluster is reached by now; None where none is, or none tells."""
+    try:
+        return surely_behind(tenant, cluster, hosts)
+    except DockerUnavailable:
+        return None
+
+
+def surely_behind(tenant: str, cluster: str, hosts: Mapping[str, Host]) -> Gateway | None:
+    """Return the gateway that a cluster is reached by now; None where it is reached by none.
+
+    Raises:
+        DockerUnavailable: The gateway's host does not tell.
+    """
     gateway = load()
     if gateway is None:
         return None
     try:
-        paths = routed_paths(gateway, hosts)
-    except (EpicError, NotFound):
+        with within(ANSWER_SECONDS):
+            paths = routed_paths(gateway, hosts)
+    except DockerUnavailable:
+        raise
+    except EpicError:
         return None
     prefix = f"{cluster_prefix(tenant, cluster)}/"
     return gateway if any(path.startswith(prefix) for path in paths) else None

@@ -6,6 +6,7 @@ SQLite is the embedded default; `EPIC_DATABASE_URL` names a PostgreSQL for sever
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +25,8 @@ from epic_runner.store.schema import HEAD
 LOCK_SECONDS = 30
 # A server that does not answer a connection, or that has gone silent, is down after this long.
 ANSWER_SECONDS = 10
+# With less room than this SQLite cannot even read: a file beside the store's tells who does.
+FULL_BYTES = 2**20
 # What a server says that will have us in a moment: it is starting, or has no connection free.
 _LATER = ("starting up", "too many clients", "remaining connection slots")
 _LATER_PAUSE_SECONDS = 0.2
@@ -101,15 +104,26 @@ def open_engine(url: str) -> Engine:
 
 def unreachable(engine: Engine, problem: SQLAlchemyError) -> StoreUnavailable:
     """Return the error that tells people which store failed and what to look at."""
+    reason = reason_of(problem)
+    if engine.dialect.name == "sqlite" and _is_full(engine.url.database):
+        reason = f"its disk is full ({reason})"
     check = (
         "that it exists, is writable and not full, damaged or locked"
         if engine.dialect.name == "sqlite"
         else "that the server runs, is not full, and lets this user in"
     )
     return StoreUnavailable(
-        f"The store at {shown_url(engine.url)} cannot be used: {reason_of(problem)}.",
+        f"The store at {shown_url(engine.url)} cannot be used: {reason}.",
         f"Check {check} (epic-run doctor), then run the same command again.",
     )
+
+
+def _is_full(path: str | None) -> bool:
+    """Whether there is no room beside a file; SQLite then fails in reading as well."""
+    try:
+        return bool(path) and shutil.disk_usage(Path(str(path)).parent).free < FULL_BYTES
+    except OSError:
+        return False
 
 
 def reason_of(problem: Exception) -> str:

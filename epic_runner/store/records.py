@@ -51,6 +51,8 @@ class ClusterRecord:
         leaving: Names (short) of nodes that a shrink has begun to remove.
         strays: Containers that Docker has and that are no nodes of it: of a lost store's time, or
             of a host that came back after its nodes were made anew elsewhere.
+        lost: Nodes that were made anew elsewhere since their host was away. What is left of them
+            may come back with it, so nobody gets their numbers and addresses.
     """
 
     id: int
@@ -61,6 +63,7 @@ class ClusterRecord:
     leaving: frozenset[str] = frozenset()
     created_at: float = 0.0
     strays: tuple[Node, ...] = ()
+    lost: tuple[Node, ...] = ()
 
     @property
     def name(self) -> str:

@@ -284,6 +284,22 @@ class Transaction:
         for node in nodes:
             self._connection.execute(delete(schema.nodes).where(*_is(key, node)))
 
+    def set_lost(self, key: int, nodes: Iterable[Node]) -> None:
+        """Mark nodes as gone with their host: what is left of them may come back with it."""
+        for node in nodes:
+            self._connection.execute(
+                update(schema.nodes).where(*_is(key, node)).values(wanted="lost")
+            )
+
+    def forget_lost(self, key: int, host: str) -> None:
+        """Forget the lost nodes of a host: nothing of them is left, or will come back."""
+        columns = schema.nodes.c
+        self._connection.execute(
+            delete(schema.nodes).where(
+                columns.cluster_id == key, columns.host == host, columns.wanted == "lost"
+            )
+        )
+
     # -- operations ------------------------------------------------------------------------
 
     def add_operation(self, operation: OperationRecord) -> None:
@@ -362,13 +378,18 @@ def _cluster(row: Any, node_rows: Iterable[Any]) -> ClusterRecord:
     spec = ClusterSpec.from_dict(row.spec)
     order = {role.name: position for position, role in enumerate(spec.roles)}
     rows = sorted(node_rows, key=lambda node: (order.get(node.role, len(order)), node.index))
-    nodes = tuple(
+    nodes = [
         Node(spec.name, spec.tenant, node.role, node.index, node.host, node.ports, node.address)
         for node in rows
-    )
-    leaving = frozenset(
-        node.short_name
-        for node, stored in zip(nodes, rows, strict=True)
-        if stored.wanted == "absent"
-    )
-    return ClusterRecord(row.id, spec, row.owner, row.wanted, nodes, leaving, row.created_at)
+    ]
+    by_wish: dict[str, list[Node]] = {}
+    for node, stored in zip(nodes, rows, strict=True):
+        by_wish.setdefault(stored.wanted, []).append(node)
+    lost = by_wish.get("lost", [])
+    return ClusterRecord(
+        row.id, spec, row.owner, row.wanted,
+        tuple(node for node in nodes if node not in lost),
+        leaving=frozenset(node.short_name for node in by_wish.get("absent", [])),
+        created_at=row.created_at,
+        lost=tuple(lost),
+    )  # fmt: skip

@@ -10,10 +10,23 @@ import os
 import subprocess
 from pathlib import Path
 
-from life_support import Site
+from life_support import Site, until
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 HOSTS = ["host-1", "host-2", "host-3"]
+
+
+# What happens to a host, beside the verbs of Docker: its packets are lost in both directions while
+# all on it goes on; its engine hangs; its engine dies, and is started anew by what keeps it.
+HARM = {
+    "cut": "iptables -I INPUT -i eth0 -j DROP; iptables -I OUTPUT -o eth0 -j DROP",
+    "hang": "pkill -STOP -x dockerd",
+    "engine": "pkill -KILL -x dockerd",
+}
+MEND = (
+    "iptables -D INPUT -i eth0 -j DROP; iptables -D OUTPUT -o eth0 -j DROP; "
+    "pkill -CONT -x dockerd; true"
+)
 
 
 class Spread:
@@ -40,6 +53,28 @@ class Spread:
     def machine(self, verb: str, host: str) -> None:
         """Kill, start, pause a simulated host."""
         subprocess.run(["docker", verb, f"epic-{self.lab}-{host}"], check=True, capture_output=True)
+
+    def harm(self, host: str, how: str) -> None:
+        """Have a fault on a host: one of `FAULTS`."""
+        if how in ("kill", "pause", "restart"):
+            self.machine(how, host)
+        else:
+            self._in(host, HARM[how])
+
+    def mend(self, host: str) -> None:
+        """End whatever fault a host has, and wait until it is as well as before."""
+        state = ["docker", "inspect", "-f", "{{.State.Status}}", f"epic-{self.lab}-{host}"]
+        found = subprocess.run(state, check=True, capture_output=True, text=True).stdout.strip()
+        if found == "paused":
+            self.machine("unpause", host)
+        elif found != "running":
+            self.machine("start", host)
+        self._in(host, MEND)
+        until(lambda: self.answers(host), f"{host} is back", pause=0.5)
+
+    def _in(self, host: str, line: str) -> None:
+        command = ["docker", "exec", f"epic-{self.lab}-{host}", "bash", "-c", line]
+        subprocess.run(command, check=True, capture_output=True, timeout=60)
 
     def answers(self, host: str) -> bool:
         """Tell whether a host's engine answers."""

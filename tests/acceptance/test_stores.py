@@ -23,7 +23,7 @@ pytestmark = pytest.mark.docker
 
 BOTH = ["master-1", "worker-1"]
 RACING = 100
-WINNING = 10
+WINNING = 4
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.faults)])
@@ -62,7 +62,7 @@ def test_of_a_hundred_launches_at_once_exactly_as_many_win_as_the_quota_holds(si
     """A hundred real processes launch clusters of one tenant, at the same moment.
 
     Real are the processes, all that `epic-run launch` does from its arguments on, the database,
-    and the clusters of the ten that win: a master and a worker each, launched side by side on
+    and the clusters of the four that win: a master and a worker each, launched side by side on
     Docker until Spark is ready, and destroyed. `at_once.py` tells what differs: Python is started
     once for all, Ansible not ahead of need, and the machine's own capacity does not count.
     """
@@ -168,23 +168,89 @@ def test_a_launch_that_dies_while_the_database_is_down_is_resumed(
 
 
 @pytest.mark.faults
-def test_a_destroy_is_settled_when_the_database_is_back(
+def test_a_change_is_settled_when_the_database_is_back(
     served: Site, postgresql: PostgreSQL
 ) -> None:
     served.run("launch", served.template())
-    destroy = served.begin("destroy", "lab", "--yes")
-    assert destroy.stdout is not None
-    until(lambda: "Destroy" in destroy.stdout.readline(), "the play runs")
-    postgresql.stop()
-    try:
-        until(lambda: "store: waiting: " in destroy.stdout.readline(), "it waits")
-        assert served.labelled("container") == []
-    finally:
-        postgresql.start()
-    out, err = destroy.communicate(timeout=life_support.LIMIT_SECONDS)
-    assert destroy.returncode == 0, out + err
+    more = [*BOTH, "worker-2"]
+    for command, phase, running in (
+        (["expand", "lab"], "Create nodes", more),
+        (["stop", "lab"], "Stop nodes", []),
+        (["destroy", "lab", "--yes"], "Destroy", []),
+    ):
+        change = served.begin(*command)
+        assert change.stdout is not None
+        until(lambda: phase in change.stdout.readline(), "the play runs")  # noqa: B023
+        postgresql.stop()
+        try:
+            until(lambda: "store: waiting: " in change.stdout.readline(), "it waits")  # noqa: B023
+            assert served.running() == running
+        finally:
+            postgresql.start()
+        out, err = change.communicate(timeout=life_support.LIMIT_SECONDS)
+        assert change.returncode == 0, out + err
+        if command[0] != "destroy":
+            status = served.status()
+            assert (status["health"], status["operation"]["state"]) == ("green", "done")
+            assert sorted(node["name"] for node in status["nodes"]) == more
     assert served.json("list") == []
     served.has_nothing()
+
+
+@pytest.fixture
+def filled(site: Site) -> Iterator[Path]:
+    """A file that takes all room where the site's store is; whoever has it may remove it."""
+    site.home.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(site.home)], check=True)
+    filler = site.home / "filler"
+    try:
+        yield filler
+    finally:
+        filler.unlink(missing_ok=True)
+        site.clean_up()
+        subprocess.run(["umount", str(site.home)], check=True)
+
+
+def fill(path: Path) -> None:
+    done = subprocess.run(
+        ["dd", "if=/dev/zero", f"of={path}", "bs=4k"], capture_output=True, check=False
+    )
+    assert b"No space left" in done.stderr
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("site", ["sqlite"], indirect=True)
+def test_a_full_disk_under_the_store_is_told_and_nothing_is_lost(site: Site, filled: Path) -> None:
+    template = site.template()
+    site.json("list")
+    fill(filled)
+    for command in (["launch", template], ["list"], ["status", "lab"]):
+        refused = site.run(*command, code=1)
+        assert "its disk is full" in refused.err
+    assert "Make room there" in site.run("doctor", code=1).out
+    assert site.labelled("container") == []
+    filled.unlink()
+    site.run("launch", template)
+    site.is_as_wanted(BOTH)
+    # In the middle of a change.
+    before = site.starts()
+    change = site.begin("expand", "lab")
+    assert change.stdout is not None
+    until(lambda: "Create nodes" in change.stdout.readline(), "the play runs")
+    fill(filled)
+    until(
+        lambda: "its disk is full" in change.stdout.readline() or change.poll() is not None,
+        "it is told",
+    )
+    filled.unlink()
+    out, err = change.communicate(timeout=life_support.LIMIT_SECONDS)
+    assert "Traceback" not in out + err
+    # What did not get to its end is finished by the same command.
+    assert change.returncode == 0 or site.run("expand", "lab").code == 0
+    site.is_as_wanted([*BOTH, "worker-2"])
+    assert {name: site.starts()[name] for name in before} == before
+    site.run("destroy", "lab", "--yes")
+    site.has_nothing()
 
 
 @pytest.mark.faults

@@ -128,6 +128,7 @@ def test_every_check_has_a_name_of_its_own() -> None:
         (changed("store", error="file is not a database"), "store", "fail", "not a", "repair"),
         (changed("store", writable=False), "store", "fail", "written", "EPIC_HOME"),
         (changed("store", free_bytes=1), "store", "fail", "only 1 free", "room"),
+        (changed("store", free_bytes=1, error="disk I/O error"), "store", "fail", "only 1", "room"),
         (changed("store", revision="0000"), "store", "warn", "0000", "moves it on"),
         (changed("ports", taken=9960), "ports", "warn", "40 of 10000", "Destroy"),
         (changed("ports", taken=10000), "ports", "fail", "0 of 10000", "Destroy"),

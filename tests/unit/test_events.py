@@ -68,7 +68,8 @@ def test_a_failure_elsewhere_comes_before_a_host_that_is_away(play: Play) -> Non
     assert isinstance(only, HostsSilent)
     assert only.hosts == {"h2"}
     failure = play.fails(failed_nodes={"worker-1": "no space left on device"})
-    assert failure.message == "Create nodes: worker-1: no space left on device"
+    said = "Create nodes: worker-1: no space left on device; h2 could not be reached"
+    assert failure.message == said
     assert not isinstance(failure, HostsSilent)
 
 
@@ -129,3 +130,41 @@ def test_an_ordinary_task_is_told_without_ansibles_own_places(play: Play) -> Non
 def test_an_error_that_is_ignored_is_none(play: Play) -> None:
     play.happens("runner_on_failed", host="local", res={"msg": "x"}, ignore_errors=True)
     assert play.translator.failure() is None
+
+
+def test_a_silent_host_that_had_answered_is_told_from_one_that_never_did(play: Play) -> None:
+    play.happens("runner_on_ok", host="h1", res={})
+    for name in ("h1", "h2"):
+        play.happens("runner_on_unreachable", host=name, res={"msg": "No route to host"})
+    failure = play.translator.failure()
+    assert isinstance(failure, HostsSilent)
+    assert (failure.hosts, failure.begun) == ({"h1", "h2"}, {"h1"})
+    assert "epic-run host drain h1 --lost" in (failure.hint or "")
+
+
+def test_of_the_only_machine_nothing_is_said_that_needs_others(play: Play) -> None:
+    play.happens("runner_on_unreachable", host="local", res={"msg": "Task failed: it hangs"})
+    failure = play.translator.failure()
+    assert failure
+    assert failure.message == "Create nodes: host local: it hangs"
+    assert failure.hint == "epic-run doctor tells what is wrong with it."
+
+
+def test_services_are_not_waited_for_once_a_host_is_silent(play: Play) -> None:
+    play.happens("runner_on_unreachable", host="h2", res={"msg": "No route to host"})
+    # Nodes on the other hosts are made, stopped and removed all the same.
+    assert not play.translator.waits_in_vain
+    play.begins("Wait until ready")
+    assert play.translator.waits_in_vain
+
+
+def test_a_network_without_a_leader_is_the_silent_host_s_fault(play: Play) -> None:
+    upset = {"worker-2": "network wooq8dqfw7x9 not found"}
+    play.happens("runner_on_failed", host="h2", res={"failed_nodes": upset})
+    alone = play.translator.failure()
+    assert alone
+    assert "worker-2: network wooq8dqfw7x9 not found" in alone.message
+    play.happens("runner_on_unreachable", host="h3", res={"msg": "No route to host"})
+    failure = play.translator.failure()
+    assert isinstance(failure, HostsSilent)
+    assert failure.message == "Create nodes: host h3: No route to host"

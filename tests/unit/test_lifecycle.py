@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from life_samples import GIB, record, role, spec, tenant
+from life_samples import GIB, node, record, role, spec, tenant
 
 from epic_runner.cluster import ClusterSpec, Size, split_name
 from epic_runner.errors import InputError
-from epic_runner.lifecycle import acting_user, grown, resized
+from epic_runner.lifecycle import (
+    _concerned,
+    acting_user,
+    grown,
+    left_behind,
+    resized,
+    unfinished,
+)
 from epic_runner.store import TenantRecord
 
 
@@ -82,3 +90,26 @@ def test_a_spec_survives_a_trip_through_json(workers) -> None:
 
     of = spec(workers)
     assert ClusterSpec.from_dict(json.loads(json.dumps(of.as_dict()))) == of
+
+
+def test_a_shrink_concerns_the_hosts_of_leaving_nodes_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EPIC_HOME", str(tmp_path))
+    of = spec(2)
+    nodes = tuple(
+        replace(node(of, name), host=f"host-{number}")
+        for number, name in enumerate(("master-1", "worker-1", "worker-2"), 1)
+    )
+    cluster = replace(record(of, leaving=("worker-2",)), nodes=nodes)
+    assert list(_concerned(cluster, "shrink")) == ["host-3"]
+    assert list(_concerned(cluster, "stop")) == []
+    stray = replace(nodes[1], host="host-9")
+    assert list(_concerned(replace(cluster, strays=(stray,)), "shrink")) == ["host-3", "host-9"]
+
+
+def test_a_destroy_that_missed_hosts_says_how_it_is_finished() -> None:
+    said = unfinished(record(spec()), ["h2", "h1"])
+    assert said.startswith("epic-run destroy work/lab --yes finishes it when h1 and h2 are back;")
+    assert said.endswith("epic-run host drain h1 --lost and epic-run host drain h2 --lost does.")
+    assert "epic-run destroy work/lab --yes" in left_behind(record(spec()))

@@ -44,6 +44,7 @@ def files(monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
 
     monkeypatch.setattr(docker_api, "read_file", read)
     monkeypatch.setattr(docker_api, "read_archive", read)
+    monkeypatch.setattr(docker_api, "ping", lambda _host: None)
     monkeypatch.setattr(docker_api, "container_output", printed)
     return there
 

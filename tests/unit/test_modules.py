@@ -36,6 +36,10 @@ class Engine:
         self.manifest: bytes | None = None
         self.images = {"epic/spark:1"}
 
+    @staticmethod
+    def absence() -> dict[str, Any]:
+        return {}
+
     def request(self, method: str, url: str, body: Any = None, query: Any = None, *,
                 missing_ok: bool = False) -> Any:  # fmt: skip
         del body, query, missing_ok
@@ -354,3 +358,37 @@ def test_messages_come_until_one_of_them_is_an_error(client: Any) -> None:
 def test_an_engine_that_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(utility.DockerError, match=r"none\.sock"):
         utility.Docker(str(tmp_path / "none.sock")).request("GET", "/info")
+
+
+def test_a_network_is_made_once_the_swarm_has_a_leader_again(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = load("epic_network", "library/epic_network.py")
+    monkeypatch.setattr(network, "Docker", lambda _socket: engine)
+    wanted = {
+        "tenant": "work", "name": "epic_work", "state": "present", "subnet": "10.112.0.0/21",
+        "ip_range": "10.112.4.0/22", "mtu": 0, "socket": "",
+    }  # fmt: skip
+    said = "rpc error: code = Unknown desc = The swarm does not have a leader."
+    answers: list[Any] = [utility.DockerError(500, said), {"Id": "n1"}]
+
+    def request(method: str, _url: str, *_: Any, **__: Any) -> Any:
+        if method == "GET":
+            return None
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    waited: list[float] = []
+    monkeypatch.setattr(engine, "request", request)
+    monkeypatch.setattr(network.time, "sleep", waited.append)
+    assert network.run(wanted, check_mode=False) == {"changed": True, "id": "n1"}
+    assert waited == [network.ELECTION_PAUSE_SECONDS]
+    # It is not waited for without an end, and nothing else is tried again.
+    monkeypatch.setattr(network, "ELECTION_SECONDS", -1.0)
+    answers[:] = [utility.DockerError(500, said)]
+    assert network.run(wanted, check_mode=False)["msg"] == said
+    monkeypatch.setattr(network, "ELECTION_SECONDS", 60.0)
+    answers[:] = [utility.DockerError(500, "no space left on device")]
+    assert network.run(wanted, check_mode=False)["failed"]

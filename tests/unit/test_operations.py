@@ -328,3 +328,16 @@ def test_a_heartbeat_that_looks_stopped_is_looked_at_twice(
         transaction.set_operation("old", heartbeat_at=0.0)
     with begin(store):
         pass
+
+
+@pytest.mark.parametrize(
+    ("problem", "told"),
+    [
+        (OSError(28, "No space left on device"), "No space left on device."),
+        (OSError(13, "Permission denied", "/x"), "Permission denied: /x."),
+        (EpicError("host-3 is away"), "host-3 is away"),
+        (KeyError("x"), "KeyError('x')"),
+    ],
+)
+def test_why_an_operation_failed_is_kept_in_words(problem: BaseException, told: str) -> None:
+    assert operations.in_words(problem) == told

@@ -129,3 +129,15 @@ def test_a_quota_that_was_lowered_stops_growth_and_starts_but_no_mending() -> No
         new_nodes(cluster, [cluster], below, HOSTS)
     with pytest.raises(QuotaExceeded, match="nodes: 3 of 1"):
         new_nodes(replace(cluster, spec=spec(2)), [cluster], below, HOSTS, mending=True)
+
+
+def test_what_may_come_back_with_a_lost_host_keeps_its_number_and_its_address() -> None:
+    of = spec(2)
+    gone = replace(node(of, "worker-2"), host="away", address="10.112.0.2")
+    cluster = replace(record(of, "master-1", "worker-1"), lost=(gone,))
+    of_tenant = replace(tenant(), subnet="10.112.0.0/21")
+    [new] = new_nodes(cluster, [cluster], of_tenant, HOSTS)
+    assert (new.short_name, new.address) == ("worker-3", "10.112.0.3")
+    # It takes no room, and does not count against the quota.
+    [other] = new_nodes(replace(cluster, id=2, lost=()), [cluster], of_tenant, HOSTS)
+    assert (other.short_name, other.address) == ("worker-2", "10.112.0.3")

@@ -132,6 +132,23 @@ def test_a_cluster_is_read_as_it_was_written(store: Store) -> None:
             transaction.find_cluster("lab")
 
 
+def test_lost_nodes_are_none_of_the_cluster_s_until_they_are_forgotten(store: Store) -> None:
+    of = spec(2)
+    nodes = [node(of, name) for name in ("master-1", "worker-1", "worker-2")]
+    with store.transaction() as transaction:
+        key = transaction.add_cluster(of, "ada", nodes)
+        transaction.set_lost(key, [nodes[2]])
+        found = transaction.find_cluster("lab")
+        assert [item.short_name for item in found.nodes] == ["master-1", "worker-1"]
+        assert [item.short_name for item in found.lost] == ["worker-2"]
+        assert found.staying() == found.nodes
+        transaction.forget_lost(key, "elsewhere")
+        assert transaction.find_cluster("lab").lost
+        transaction.forget_lost(key, "local")
+        found = transaction.find_cluster("lab")
+        assert (len(found.nodes), found.lost) == (2, ())
+
+
 def test_a_name_that_two_tenants_use_has_to_be_told_apart(store: Store) -> None:
     with store.transaction() as transaction:
         transaction.add_cluster(spec(), "ada", ())
