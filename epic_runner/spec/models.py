@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
     AfterValidator,
@@ -24,7 +24,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from epic_runner.cluster import Size
-from epic_runner.spec import quantities
+from epic_runner.spec import destinations, quantities
 
 NAME_PATTERN: Final = r"^[a-z]([-a-z0-9]{0,30}[a-z0-9])?$"
 ROLE_PATTERN: Final = r"^[a-z]([-a-z0-9]{0,18}[a-z0-9])?$"
@@ -122,6 +122,27 @@ def _as_tuple(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
 
+def _destination(value: str) -> str:
+    if value not in destinations.WORDS:
+        try:
+            destinations.parse_destination(value)
+        except destinations.DestinationError as error:
+            raise refusal(error.message, error.hint) from None
+    return value
+
+
+def _egress(value: object) -> object:
+    if value == "none":
+        return {"allow": []}
+    if isinstance(value, list):
+        raise refusal("must be none or a mapping with allow, not a list", "Write {allow: [...]}.")
+    if not isinstance(value, dict):
+        raise refusal(
+            "must be none or a mapping with allow", "For example {allow: [packages, nn1:8020]}."
+        )
+    return value
+
+
 def _pattern(pattern: str, form: str) -> tuple[AfterValidator, object]:
     return AfterValidator(_matching(pattern, form, name=False)), Field(
         json_schema_extra={"pattern": pattern}
@@ -176,6 +197,14 @@ Count = Annotated[StrictInt, Field(ge=0, le=10_000)]
 Title = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable)]
 Names = Annotated[
     tuple[Name, ...],
+    BeforeValidator(_as_tuple),
+    AfterValidator(_distinct),
+    Field(json_schema_extra={"uniqueItems": True}),
+]
+
+
+Allowed = Annotated[
+    tuple[Annotated[str, AfterValidator(_destination)], ...],
     BeforeValidator(_as_tuple),
     AfterValidator(_distinct),
     Field(json_schema_extra={"uniqueItems": True}),
@@ -237,6 +266,24 @@ def _distinct_users(members: tuple[Member, ...]) -> tuple[Member, ...]:
     return members
 
 
+class Egress(Part):
+    """What the nodes of a tenant may reach outside of its network."""
+
+    allow: Allowed = Field(
+        description="What is open: packages (the site's package mirrors), datataps (the tenant's "
+        "DataTaps), networks and names of hosts, these with :PORT or for all ports.",
+    )
+
+
+def _or_none(schema: dict[str, Any]) -> None:
+    schema["anyOf"] = [{"$ref": schema.pop("$ref")}, {"const": "none"}]
+
+
+def _default_egress() -> Egress:
+    # People who need nothing but libraries and their declared data need not write anything.
+    return Egress.model_construct(allow=destinations.WORDS)
+
+
 class Tenant(Part):
     """A group of people with a quota, a network and a storage of their own."""
 
@@ -248,6 +295,12 @@ class Tenant(Part):
     members: Annotated[
         tuple[Member, ...], BeforeValidator(_as_tuple), AfterValidator(_distinct_users)
     ] = Field((), description="The people in the tenant.")
+    egress: Annotated[Egress, BeforeValidator(_egress)] = Field(
+        default_factory=_default_egress,
+        json_schema_extra=_or_none,
+        description="What its nodes may reach outside of its network, or none; package mirrors "
+        "and DataTaps if absent.",
+    )
 
 
 class RoleRequest(Part):
@@ -406,7 +459,7 @@ MODELS: Final[dict[str, type[Flavor | Tenant | Template | App]]] = {
 # Words of the format that this version knows of but cannot act on yet.
 LATER_KINDS: Final = frozenset({"DataTap", "Job"})
 LATER_KEYS: Final = {
-    "Tenant": frozenset({"groups", "egress"}),
+    "Tenant": frozenset({"groups"}),
     "Template": frozenset({"datataps", "connections", "actions", "lifetime", "locked"}),
 }
 

@@ -121,18 +121,60 @@ GOLDEN = {
     ),
     "keys of a later version": (
         (
-            "kind: Tenant\nname: a\ngroups: []\negress: {}\n"
+            "kind: Tenant\nname: a\ngroups: []\n"
             "---\nkind: Template\nname: a\napp: spark\ndatataps: []\nconnections: {}\nactions: []\n"
             "lifetime: {}\nlocked: []\n"
         ),
         [
             "lab.yml:3: groups is not supported by this version yet.",
-            "lab.yml:4: egress is not supported by this version yet.",
-            "lab.yml:9: datataps is not supported by this version yet.",
-            "lab.yml:10: connections is not supported by this version yet.",
-            "lab.yml:11: actions is not supported by this version yet.",
-            "lab.yml:12: lifetime is not supported by this version yet.",
-            "lab.yml:13: locked is not supported by this version yet.",
+            "lab.yml:8: datataps is not supported by this version yet.",
+            "lab.yml:9: connections is not supported by this version yet.",
+            "lab.yml:10: actions is not supported by this version yet.",
+            "lab.yml:11: lifetime is not supported by this version yet.",
+            "lab.yml:12: locked is not supported by this version yet.",
+        ],
+    ),
+    "what a tenant may not reach, or what says nothing": (
+        (
+            "kind: Tenant\nname: a\negress:\n  allow:\n    - package\n    - 10.0.0.1/8\n"
+            "    - https://x.org/simple\n    - fe80::1\n    - nn1:0\n    - 169.254.169.254\n"
+            "    - a_b\n"
+        ),
+        [
+            (
+                "lab.yml:5: egress.allow[0] is neither a network nor a name. | "
+                'Did you mean "packages"?'
+            ),
+            (
+                "lab.yml:6: egress.allow[1] is an address within a network. | "
+                "Write 10.0.0.0/8, or 10.0.0.1."
+            ),
+            (
+                "lab.yml:7: egress.allow[2] must be a name or an address, not a URL. | "
+                "Write x.org:443."
+            ),
+            (
+                "lab.yml:8: egress.allow[3] must be an IPv4 address: networks of tenants carry no "
+                "IPv6."
+            ),
+            'lab.yml:9: egress.allow[4] must have a port from 1 to 65535, not "0".',
+            (
+                "lab.yml:10: egress.allow[5] is of the link-local addresses, which no tenant may "
+                "reach."
+            ),
+            (
+                "lab.yml:11: egress.allow[6] must be packages, datataps, a network such as "
+                "10.1.0.0/16 or a host's name, the last two with :PORT if not all ports are meant."
+            ),
+        ],
+    ),
+    "an egress without a list": (
+        "kind: Tenant\nname: a\negress: [packages]\n",
+        [
+            (
+                "lab.yml:3: egress must be none or a mapping with allow, not a list. | "
+                "Write {allow: [...]}."
+            )
         ],
     ),
     "a document that is no mapping": (
