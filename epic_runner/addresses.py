@@ -1,4 +1,4 @@
-"""Addresses of tenants' networks that span hosts: pure functions.
+"""Addresses of tenants' networks that span hosts, and of their bridges: pure functions.
 
 Each tenant has a subnet of the site's pool; the lower half of it is for nodes, whose addresses the
 store gives out and which keep them for life, the upper half for what the engine attaches itself.
@@ -15,6 +15,9 @@ from epic_runner.errors import EpicError, InputError
 # Of the private addresses a part that few sites use, and neither Docker nor Kubernetes by default.
 POOL = "10.112.0.0/12"
 PREFIX = 21  # 512 tenants with 1,022 nodes each
+# Beside it, so that a site has one range to leave alone: 10.108.0.0 to 10.127.255.255.
+BRIDGE_POOL = "10.108.0.0/14"
+BRIDGE_PREFIX = 23  # 512 tenants with 509 nodes on each host
 # The network's own address and the engine's gateway.
 RESERVED = 2
 
@@ -25,15 +28,44 @@ def pool() -> ipaddress.IPv4Network:
     Raises:
         InputError: It is no network, or too small for one tenant.
     """
-    named = os.environ.get("EPIC_NETWORK_POOL", POOL)
+    return _pool("EPIC_NETWORK_POOL", POOL, PREFIX)
+
+
+def bridge_pool() -> ipaddress.IPv4Network:
+    """Return the addresses of the bridges by which tenants get out: `EPIC_BRIDGE_POOL`, else ours.
+
+    Raises:
+        InputError: It is no network, or too small for one tenant.
+    """
+    return _pool("EPIC_BRIDGE_POOL", BRIDGE_POOL, BRIDGE_PREFIX)
+
+
+def bridge_subnet(
+    subnet: str, within: ipaddress.IPv4Network, bridges: ipaddress.IPv4Network
+) -> str:
+    """Return the addresses of a tenant's bridges, the same on every host.
+
+    The first tenant of one pool has the first part of the other. Where there are fewer parts than
+    tenants, or the tenant's subnet is of a pool of former times, each engine chooses.
+    """
+    number = (int(ipaddress.IPv4Network(subnet).network_address) - int(within.network_address)) >> (
+        32 - PREFIX
+    )
+    if 0 <= number < 1 << (BRIDGE_PREFIX - bridges.prefixlen):
+        first = int(bridges.network_address) + (number << (32 - BRIDGE_PREFIX))
+        return f"{ipaddress.IPv4Address(first)}/{BRIDGE_PREFIX}"
+    return ""
+
+
+def _pool(variable: str, ours: str, prefix: int) -> ipaddress.IPv4Network:
+    named = os.environ.get(variable, ours)
     try:
         found = ipaddress.IPv4Network(named)
     except ValueError as problem:
-        raise InputError(f"EPIC_NETWORK_POOL: {problem}.", f"For example {POOL}.") from problem
-    if found.prefixlen > PREFIX:
+        raise InputError(f"{variable}: {problem}.", f"For example {ours}.") from problem
+    if found.prefixlen > prefix:
         raise InputError(
-            f"EPIC_NETWORK_POOL is {named}, and one tenant takes a /{PREFIX}.",
-            f"For example {POOL}.",
+            f"{variable} is {named}, and one tenant takes a /{prefix}.", f"For example {ours}."
         )
     return found
 

@@ -38,6 +38,7 @@ class Host:
         checked: Whether its capacity is known; without, it takes no nodes either.
         manager: Whether it may make networks that span hosts.
         mtu: The largest packet between it and the others, in bytes; 0 where it is not known.
+        addresses: Its addresses, which tenants must not reach.
         variables: Its own and Ansible's variables, from the inventory.
     """
 
@@ -53,6 +54,7 @@ class Host:
     checked: bool = True
     manager: bool = False
     mtu: int = 0
+    addresses: tuple[str, ...] = ()
     variables: Mapping[str, Any] = field(default_factory=dict)
 
     @property

@@ -13,6 +13,7 @@ from typing import Any
 
 from epic_runner.addresses import of_engine
 from epic_runner.cluster import Node, RoleSpec
+from epic_runner.egress import WaysOut, way_out
 from epic_runner.errors import InputError
 from epic_runner.gateway.paths import cluster_prefix, routes
 from epic_runner.gateway.site import Gateway
@@ -36,6 +37,7 @@ def cluster_inventory(
     secrets: str,
     gateway: Gateway | None = None,
     also: Iterable[str] = (),
+    ways_out: WaysOut | None = None,
 ) -> dict[str, Any]:
     """Return the inventory of one cluster, as data for a YAML file.
 
@@ -46,6 +48,7 @@ def cluster_inventory(
         secrets: The reference to the cluster's secrets; what they are never goes in.
         gateway: The gateway that the cluster is to be reached by; None where the site has none.
         also: More hosts that the play acts on.
+        ways_out: What the site says of ways out of tenants' networks; None where no nodes are made.
     """
     leaving = [node for node in cluster.nodes if node.short_name in cluster.leaving]
     # A cluster without a single node may still have volumes somewhere.
@@ -81,6 +84,9 @@ def cluster_inventory(
                     "owner": cluster.owner,
                     "wanted": cluster.wanted,
                     "network": network(tenant, hosts),
+                    "egress": way_out(tenant, hosts, ways_out, network_name(tenant.name))
+                    if ways_out
+                    else {},
                     "storage": storage_name(cluster.tenant),
                     "node_roles": {role.name: _role(role) for role in cluster.spec.roles},
                     "nodes": [_node(node, roles.get(node.role)) for node in cluster.staying()],
@@ -203,7 +209,7 @@ def group_name(name: str) -> str:
 
 
 def network_name(tenant: str) -> str:
-    """Return the name of a tenant's network."""
+    """Return the name of a tenant's bridge: on one host its network, on several its way out."""
     return f"epic.{tenant}"
 
 

@@ -11,7 +11,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from epic_runner import docker_api, recovery
+from epic_runner import docker_api, egress, recovery
 from epic_runner.addresses import next_subnet, pool
 from epic_runner.cluster import ClusterSpec, Node, newest_first
 from epic_runner.errors import HostsSilent, InputError, NotFound, PortsTaken, QuotaExceeded
@@ -494,6 +494,7 @@ def _play(context: Context, running: Running[_Prepared], *verbs: str) -> Cluster
     if not _WITHOUT_SECRETS.issuperset(verbs):
         # Before anything is made: a Vault that is sealed is told at once, by its own error.
         cluster_token(cluster.tenant, cluster.name)
+    ways_out = egress.load()
     waiting, attempts = list(verbs), 0
     while waiting:
         attempts += 1
@@ -504,6 +505,7 @@ def _play(context: Context, running: Running[_Prepared], *verbs: str) -> Cluster
             secrets=cluster_secrets(cluster.tenant, cluster.name),
             gateway=gateway_site.load(),
             also=running.prepared.also,
+            ways_out=ways_out,
         )
         directory = running.directory
         try:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 from epic_runner.errors import InputError
 from epic_runner.host_inventory import Entry, inventory_path, read_inventory
@@ -71,9 +74,19 @@ def described(entry: Entry, record: HostRecord) -> Host:
         draining=record.draining,
         checked=bool(facts),
         mtu=int(facts.get("mtu") or 0),
+        addresses=_addresses(entry, facts),
         manager=facts.get("swarm", {}).get("role") == "manager",
         variables=variables,
     )
+
+
+def _addresses(entry: Entry, facts: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return a host's addresses: what it says itself, and how others and people reach it."""
+    found = set(facts.get("addresses", ()))
+    for name in ("epic_address", "ansible_host"):
+        with suppress(ValueError):
+            found.add(str(ipaddress.IPv4Address(entry.variables.get(name, ""))))
+    return tuple(sorted(found))
 
 
 def is_spread(hosts: Mapping[str, Host]) -> bool:

@@ -222,7 +222,7 @@ class Converger:
         joined = found["NetworkSettings"]["Networks"] if found else {}
         for tenant in sorted({key.split("/")[0].rstrip(".") for key in entries(routes)}):
             for network in self.docker.labelled("networks", {"epic.tenant": tenant}):
-                if network["Name"] not in joined:
+                if network["Name"] not in joined and "epic.egress" not in network["Labels"]:
                     self.connect(network["Name"])
 
     def connect(self, network: str) -> None:

@@ -105,6 +105,9 @@ epic_facts:
     mtu:
       description: Its largest packet in bytes.
       type: int
+    addresses:
+      description: All IPv4 addresses of the host but those of its loopback.
+      type: list
     swarm:
       description:
         - C(state), C(role), C(node_id) and C(address); C(managers), their addresses, and
@@ -210,6 +213,12 @@ def route_interface(table: str, address: str | None) -> str | None:
         if best is None or rank > best[:2]:
             best = (*rank, name)
     return best[2] if best else None
+
+
+def local_addresses(trie: str) -> list[str]:
+    """Return the host's own IPv4 addresses, by the kernel's /proc/net/fib_trie."""
+    found = re.findall(r"\|-- (\S+)\s+/32 host LOCAL", trie)
+    return sorted({address for address in found if not address.startswith("127.")})
 
 
 def way_to(peers: Iterable[str]) -> tuple[str | None, int | None]:
@@ -487,6 +496,7 @@ def run(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:  # noqa: FB
         **engine,
         "interface": interface,
         "mtu": mtu,
+        "addresses": local_addresses(Path("/proc/net/fib_trie").read_text(encoding="ascii")),
         "swarm": swarm,
         "ports": port_facts(params["peers"], swarm, params["timeout"]),
         "storage": {

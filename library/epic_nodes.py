@@ -34,8 +34,18 @@ options:
     default: started
   network:
     description:
-      - The tenant's network. Keys C(name), C(options), and C(spans) for one that spans hosts; the
-        module epic_network makes that, and all others are made here when they are missing.
+      - The tenant's network. Keys C(name), and C(spans) for one that spans hosts; the module
+        epic_network makes that, and a bridge of one host is O(egress), too.
+    type: dict
+    default: {}
+  egress:
+    description:
+      - The bridge by which nodes reach what is outside of the tenant's network, which is the
+        tenant's network itself where that does not span hosts.
+      - Keys C(network) (its name), C(allow) (a list of C(to), C(port)), C(closed) (networks that
+        stay closed in any case), C(image) (of the firewall), and if wanted C(subnet), C(mtu).
+      - Without it, a network that does not span hosts is an ordinary bridge of Docker's.
+      - Nodes are only made once the host's firewall has the rules in force.
     type: dict
     default: {}
   volumes:
@@ -99,6 +109,11 @@ EXAMPLES = r"""
     cluster: lab
     tenant: analytics
     network: {name: epic.analytics}
+    egress:
+      network: epic.analytics
+      image: epic/firewall:1.0-r1
+      allow: [{to: 10.1.0.0/16, port: 8020}]
+      closed: [192.0.2.11]
     node_roles:
       worker: {image: "epic/spark:3.5.9-r2", cores: 1, memory_bytes: 2147483648, files: {}}
     nodes:
@@ -141,6 +156,14 @@ from typing import Any
 
 from ansible.module_utils.epic_docker import Docker, DockerError, hold
 from ansible.module_utils.epic_volumes import ensure_volume
+from ansible.module_utils.epic_firewall import (
+    BRIDGE_OPTION,
+    Firewall,
+    FirewallError,
+    bridge_options,
+    host_resolvers,
+    policy_of,
+)
 
 CONFLICT = 409
 PORT_TAKEN = re.compile(r"port is already allocated|address already in use")
@@ -179,6 +202,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
         "default": "started",
     },
     "network": {"type": "dict", "default": {}},
+    "egress": {"type": "dict", "default": {}},
     "volumes": {"type": "list", "elements": "dict", "default": []},
     "node_roles": {"type": "dict", "default": {}, "no_log": True},
     "nodes": {"type": "list", "elements": "dict"},
@@ -199,6 +223,9 @@ class Converger:
         self.p = params
         self.check = check
         self.docker = Docker(params["socket"])
+        self.firewall = Firewall(self.docker)
+        self.bridge: dict[str, Any] = {}
+        self.told = False
         self.owner = {"epic.tenant": params["tenant"], "epic.cluster": params["cluster"]}
         self.done: dict[str, str] = {}
         self.failed: dict[str, str] = {}
@@ -217,6 +244,7 @@ class Converger:
                 return
             if not self.check:
                 self.ensure_network()
+                self.ensure_firewall()
                 self.ensure_volumes()
             # Masters come first in the list: the others wait for them, so they get a head start.
             self.each(self.p["nodes"] or [], lambda node: self.start(node, live))
@@ -279,6 +307,8 @@ class Converger:
             found = live.get(node["short_name"])
             if not found or self.is_other(found, spec):
                 wanted.add(spec["Image"])
+        if wanted and self.p["egress"]:
+            wanted.add(self.p["egress"]["image"])
         return sorted(
             image
             for image in wanted
@@ -286,21 +316,54 @@ class Converger:
         )
 
     def ensure_network(self) -> None:
-        """Make the tenant's network where it is missing."""
-        network = self.p["network"]
-        if not network or network.get("spans"):
+        """Make the tenant's bridge where it is missing; what spans hosts is made by others."""
+        wanted = self.p["egress"] or self.p["network"]
+        if not wanted or wanted.get("spans"):
             return
-        body = {
-            "Name": network["name"],
+        body: dict[str, Any] = {
+            "Name": wanted.get("network") or wanted["name"],
             "CheckDuplicate": True,
             "Driver": "bridge",
             "Labels": {"epic.tenant": self.p["tenant"]},
-            "Options": network.get("options", {}),
+            "Options": {},
         }
+        if self.p["egress"]:
+            inside = wanted["network"] == self.p["network"]["name"]
+            body["Options"] = bridge_options(
+                wanted["network"], inside=inside, mtu=int(wanted.get("mtu") or 0)
+            )
+            if not inside:
+                # Only nodes are on a bridge that is there for the way out.
+                body["Labels"]["epic.egress"] = "1"
+            if wanted.get("subnet"):
+                body["IPAM"] = {"Config": [{"Subnet": wanted["subnet"]}]}
         # Docker's own check for duplicates does not hold between two requests at once.
         with hold(f"{self.p['tenant']}.", fcntl.LOCK_EX):
-            if not self.docker.request("GET", f"/networks/{network['name']}", missing_ok=True):
+            found = self.docker.request("GET", f"/networks/{body['Name']}", missing_ok=True)
+            if found and self.p["egress"] and BRIDGE_OPTION not in found["Options"]:
+                self.remove_older(found)
+                found = None
+            if not found:
                 self.docker.request("POST", "/networks/create", body)
+                found = self.docker.request("GET", f"/networks/{body['Name']}")
+        self.bridge = found
+
+    def remove_older(self, network: dict[str, Any]) -> None:
+        """Remove a network of a version that had no firewall."""
+        owner = {"epic.tenant": self.p["tenant"]}
+        if self.docker.labelled("containers", owner):
+            raise FirewallError(
+                f"the network {network['Name']} was made by an older version, which had no "
+                "firewall: destroy the tenant's clusters, then launch them again"
+            )
+        self.docker.remove_network(network["Id"])
+
+    def ensure_firewall(self) -> None:
+        """Have the tenant's rules in force on this host."""
+        wanted = self.p["egress"]
+        if wanted:
+            policy = policy_of(self.p["tenant"], self.bridge, wanted, host_resolvers())
+            self.told = self.firewall.tell(wanted["image"], policy)
 
     def ensure_volumes(self) -> None:
         """Make the tenant's volumes where they are missing."""
@@ -401,6 +464,10 @@ class Converger:
         data = spec["HostConfig"]["Mounts"][0]["Source"]
         self.make_volume(data, {**self.owner, "epic.node": node["short_name"]})
         self.docker.request("POST", "/containers/create", spec, query={"name": node["container"]})
+        bridge = spec["HostConfig"]["NetworkMode"]
+        if bridge != self.p["network"]["name"]:
+            body = {"Container": node["container"]}
+            self.docker.request("POST", f"/networks/{bridge}/connect", body)
         files = self.files(node)
         filled = {**files, **remembered(files)}
         self.set_running(node, lambda: self.docker.start_with(node["container"], filled))
@@ -500,6 +567,7 @@ class Converger:
                 return
             if not self.check:
                 self.docker.remove_network(network["Id"])
+                self.firewall.forget(self.p["tenant"])
             self.done[f"network {network['Name']}"] = "removed"
 
     def container_spec(self, node: dict[str, Any]) -> dict[str, Any]:
@@ -545,7 +613,9 @@ class Converger:
                 "CapAdd": CAPABILITIES,
                 "Mounts": mounts,
                 "PortBindings": ports,
-                "NetworkMode": self.p["network"]["name"],
+                # The one that every engine finds when it starts: Docker 26 knows nothing of those
+                # that span hosts before a container is on them.
+                "NetworkMode": self.p["egress"].get("network") or self.p["network"]["name"],
                 "RestartPolicy": {"Name": "unless-stopped"},
                 "LogConfig": {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "2"}},
             },
@@ -622,13 +692,13 @@ def run(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:  # noqa: FB
         # A run whose controller died may still be at work here.
         with hold(f"{params['tenant']}.{params['cluster']}", fcntl.LOCK_EX):
             getattr(converger, params["state"])()
-    except DockerError as problem:
+    except (DockerError, FirewallError) as problem:
         hint = getattr(problem, "hint", None)
         told = {"hint": hint} if hint else {}
         away = converger.docker.absence()
         return {"failed": True, "msg": str(problem), "nodes": converger.done, **told, **away}
     changed = any(outcome != "unchanged" for outcome in converger.done.values())
-    result: dict[str, Any] = {"changed": changed, "nodes": converger.done}
+    result: dict[str, Any] = {"changed": changed or converger.told, "nodes": converger.done}
     if converger.missing_images:
         images = converger.missing_images
         message = f"this host does not have the image {', '.join(images)}"

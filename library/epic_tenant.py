@@ -59,6 +59,7 @@ from ansible.module_utils.epic_volumes import (
 
 # As long as the files of a large storage take.
 ERASE_SECONDS = 24 * 3600.0
+from ansible.module_utils.epic_firewall import Firewall
 
 ARGUMENT_SPEC: dict[str, Any] = {
     "tenant": {"type": "str", "required": True},
@@ -98,6 +99,8 @@ def remove(params: dict[str, Any], *, check_mode: bool) -> dict[str, Any]:
                 docker.request("DELETE", f"/volumes/{item['Name']}", missing_ok=True)
             for item in networks:
                 docker.remove_network(item["Id"])
+            if networks:
+                Firewall(docker).forget(params["tenant"])
     except DockerError as problem:
         hint = getattr(problem, "hint", None)
         told = {"hint": hint} if hint else {}

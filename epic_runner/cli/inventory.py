@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 import yaml
 
+from epic_runner import egress
 from epic_runner.cli.common import tenant_option
 from epic_runner.gateway import site
 from epic_runner.inventory import cluster_inventory
@@ -46,5 +47,6 @@ def inventory(cluster: str | None, *, content: bool, tenant: str | None, output:
         site_hosts(store),
         secrets=cluster_secrets(record.tenant, record.name),
         gateway=site.load(),
+        ways_out=egress.load(),
     )
     emit(data, lambda: click.echo(yaml.safe_dump(data, sort_keys=False), nl=False), output)
