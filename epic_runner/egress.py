@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -112,8 +113,11 @@ def way_out(
         return {}
     known = [host.mtu for host in hosts.values() if host.mtu]
     wanted["closed"] = sorted({*wanted["closed"], str(pool()), str(bridge_pool())})
+    subnet = bridge_subnet(tenant.subnet, pool(), bridge_pool())
     return {
         **wanted,
-        "subnet": bridge_subnet(tenant.subnet, pool(), bridge_pool()),
+        "subnet": subnet,
+        # The engine tells of one that it has chosen itself.
+        "gateway": str(ipaddress.IPv4Network(subnet)[1]) if subnet else "",
         "mtu": min(known) if known else 0,
     }

@@ -43,7 +43,8 @@ options:
       - The bridge by which nodes reach what is outside of the tenant's network, which is the
         tenant's network itself where that does not span hosts.
       - Keys C(network) (its name), C(allow) (a list of C(to), C(port)), C(closed) (networks that
-        stay closed in any case), C(image) (of the firewall), and if wanted C(subnet), C(mtu).
+        stay closed in any case), C(image) (of the firewall), and if wanted C(subnet) with
+        C(gateway), C(mtu).
       - Without it, a network that does not span hosts is an ordinary bridge of Docker's.
       - Nodes are only made once the host's firewall has the rules in force.
     type: dict
@@ -336,7 +337,8 @@ class Converger:
                 # Only nodes are on a bridge that is there for the way out.
                 body["Labels"]["epic.egress"] = "1"
             if wanted.get("subnet"):
-                body["IPAM"] = {"Config": [{"Subnet": wanted["subnet"]}]}
+                addresses = {"Subnet": wanted["subnet"], "Gateway": wanted["gateway"]}
+                body["IPAM"] = {"Config": [addresses]}
         # Docker's own check for duplicates does not hold between two requests at once.
         with hold(f"{self.p['tenant']}.", fcntl.LOCK_EX):
             found = self.docker.request("GET", f"/networks/{body['Name']}", missing_ok=True)
