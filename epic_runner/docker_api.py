@@ -57,6 +57,11 @@ def place_of(volume: Mapping[str, Any]) -> str:
     return f"{server[1] if server else ''}{device}"
 
 
+def networks(host: Host, labels: Mapping[str, str | None]) -> list[dict[str, Any]]:
+    """Return all networks of a host that carry labels."""
+    return list(request(host, "GET", "/networks", query={"filters": _filters(labels)}) or [])
+
+
 def volume_sizes(host: Host) -> dict[str, int]:
     """Return how many bytes the files of each volume take, by the volume's name.
 

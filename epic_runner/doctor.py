@@ -245,6 +245,19 @@ class PortFacts:
 
 
 @dataclass(frozen=True)
+class FirewallFacts:
+    """The rules for what tenants may reach.
+
+    Attributes:
+        bridges: How many tenants have a bridge that they are for.
+        problem: What is wrong with them; empty where the kernel has what is wanted.
+    """
+
+    bridges: int
+    problem: str = ""
+
+
+@dataclass(frozen=True)
 class Facts:
     """All that was gathered; None for what does not concern this machine or could not be read."""
 
@@ -258,6 +271,7 @@ class Facts:
     store: StoreFacts | None
     ports: PortFacts | None
     vault: VaultFacts | None = None
+    firewall: FirewallFacts | None = None
 
 
 def judge(facts: Facts) -> list[Finding]:
@@ -270,6 +284,8 @@ def judge(facts: Facts) -> list[Finding]:
     findings.append(judge_clock(facts.clock))
     if facts.dns:
         findings.append(judge_dns(facts.dns))
+    if facts.firewall:
+        findings.append(judge_firewall(facts.firewall))
     if facts.catalog:
         findings.append(judge_images(facts.catalog))
     if facts.store:
@@ -562,6 +578,19 @@ def judge_vault(facts: VaultFacts) -> Finding:
             f"chmod 600 {' '.join(facts.open_files)}",
         )
     return Finding("vault", State.OK, f"{facts.address} lets epic-run in")
+
+
+def judge_firewall(facts: FirewallFacts) -> Finding:
+    """Judge whether what tenants may reach is as wanted."""
+    if facts.problem:
+        return Finding(
+            "firewall",
+            State.FAIL,
+            f"the rules for tenants are not in force: {facts.problem}",
+            "epic-run repair CLUSTER, of any running cluster, brings them back; "
+            "docker logs epic-firewall has more.",
+        )
+    return Finding("firewall", State.OK, f"the rules for {facts.bridges} tenants are in force")
 
 
 def judge_ports(facts: PortFacts) -> Finding:

@@ -31,6 +31,7 @@ from epic_runner.doctor import (
     DnsFacts,
     EngineFacts,
     Facts,
+    FirewallFacts,
     ImageFacts,
     MemoryFacts,
     PortFacts,
@@ -57,6 +58,9 @@ STORE_WAIT_SECONDS = 2.0
 ASKING_SECONDS = 20.0
 
 
+_BRIDGE_OPTION = "com.docker.network.bridge.name"
+
+
 def gather() -> Facts:
     """Return all facts of this machine and its engine; nothing is changed, migrated or started."""
     host = local_host()
@@ -77,6 +81,7 @@ def gather() -> Facts:
         store=store_facts(),
         ports=port_facts(),
         vault=vault_facts(),
+        firewall=None if engine.error else firewall_facts(host),
     )
 
 
@@ -268,6 +273,27 @@ def lost_nodes(host: Host) -> tuple[str, ...]:
     except EpicError:
         return ()  # a node ended meanwhile; that the engine does not answer is told elsewhere
     return tuple(lost)
+
+
+def firewall_facts(host: Host) -> FirewallFacts | None:
+    """Ask the firewall whether the kernel has its rules; None where no tenant has a bridge."""
+    try:
+        bridges = [
+            network["Name"]
+            for network in docker_api.networks(host, {"epic.tenant": None})
+            if _BRIDGE_OPTION in (network["Options"] or {})
+        ]
+        if not bridges:
+            return None
+        found = docker_api.containers(host, {"epic.firewall": None})
+        if not found or found[0]["State"] != "running":
+            return FirewallFacts(len(bridges), "the container epic-firewall does not run")
+        code, output = docker_exec.output_of(
+            host, found[0]["Id"], ["python3", "/usr/local/lib/epic/firewall.py", "check"]
+        )
+    except EpicError as problem:
+        return FirewallFacts(0, str(problem))
+    return FirewallFacts(len(bridges), output.strip() if code else "")
 
 
 def _host_name(container: Mapping[str, Any]) -> str:

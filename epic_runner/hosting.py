@@ -368,8 +368,7 @@ def _of_host(
             names = ", ".join(name.replace("_", "/") for name in closed)
             what = f"It does not reach {names} of {address}."
             yield "ports", what, "Open the ports between the hosts."
-    for line in said.get("firewall", ()):
-        yield "firewall", line, ""
+    yield from _of_firewalls(said)
     yield "disk", f"The disk of nodes is {disk_keeping(said)}.", ""
 
 
@@ -396,6 +395,17 @@ def clock_offset(said: Mapping[str, Any], span: tuple[float, float]) -> float:
     The time between question and answer tells nothing: only what lies outside of it counts.
     """
     return float(said["clock"] - min(max(said["clock"], span[0]), span[1]))
+
+
+def _of_firewalls(said: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    if said.get("ways_out"):
+        yield (
+            "egress",
+            f"The rules for tenants are not in force: {said['ways_out']}.",
+            "epic-run repair CLUSTER, of any cluster with nodes there, brings them back.",
+        )
+    for line in said.get("firewall", ()):
+        yield "firewall", line, ""
 
 
 def _play(

@@ -67,6 +67,38 @@ def with_files(
     }
 
 
+def reach_commands(
+    nodes: Iterable[Mapping[str, Any]], host: str, program: str, seconds: float
+) -> list[dict[str, Any]]:
+    """Return the command by which a host's first node looks for a node of each other host.
+
+    Args:
+        nodes: All nodes of the cluster.
+        host: The Docker host that looks.
+        program: The source of `reach.py`.
+        seconds: How long it may take.
+
+    Returns:
+        One command as the module epic_exec takes it; none where there is no other host.
+    """
+    first: dict[str, Mapping[str, Any]] = {}
+    for node in nodes:
+        if node.get("address"):
+            first.setdefault(node["host"], node)
+    others = [f"{name}={node['address']}" for name, node in first.items() if name != host]
+    if host not in first or not others:
+        return []
+    own = first[host]
+    return [
+        {
+            "node": own["short_name"],
+            "container": own["container"],
+            "command": ["python3", "-c", program, str(seconds), *others],
+            "logs": [],
+        }
+    ]
+
+
 def exec_commands(
     nodes: Iterable[Mapping[str, Any]], offers: Mapping[str, Mapping[str, Any]], key: str
 ) -> list[dict[str, Any]]:
@@ -106,6 +138,7 @@ class FilterModule:
         """Return the filters by name."""
         return {
             "exec_commands": exec_commands,
+            "reach_commands": reach_commands,
             "merge_offers": merge_offers,
             "spark_driver_mib": spark_driver_mib,
             "spark_worker_mib": spark_worker_mib,

@@ -126,6 +126,9 @@ epic_facts:
           all hosts, and C(writable); of an NFS export C(server), whether its port is open; and
           C(elsewhere), the tenants whose volume here is another one, with where it is.
       type: dict
+    ways_out:
+      description: What is wrong with the rules for tenants' bridges; empty where all is well.
+      type: str
     firewall:
       description: What was found on this host that may keep other hosts out, a line each.
       type: list
@@ -146,6 +149,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.epic_docker import Docker, DockerError
+from ansible.module_utils.epic_egress import BRIDGE_OPTION, Firewall
 from ansible.module_utils.epic_volumes import described, is_other, storage_facts
 
 MANAGEMENT_PORT, GOSSIP_PORT, VXLAN_PORT = 2377, 7946, 4789
@@ -320,6 +324,18 @@ def elsewhere(path: str, storage: str) -> dict[str, str]:
         for tenant, volume in sorted(tenants.items())
         if is_other(volume, storage, tenant)
     }
+
+
+def ways_out(docker: Docker) -> str:
+    """Return what is wrong with the firewall, where tenants have bridges that it is for."""
+    filters = {"filters": '{"label": ["epic.tenant"]}'}
+    try:
+        networks = docker.request("GET", "/networks", query=filters) or []
+        if any(BRIDGE_OPTION in (network["Options"] or {}) for network in networks):
+            return Firewall(docker).check()
+    except DockerError as problem:
+        return str(problem)
+    return ""
 
 
 def no_swarm(state: str) -> dict[str, Any]:
@@ -503,6 +519,7 @@ def run(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:  # noqa: FB
             **storage,
             "elsewhere": elsewhere(params["socket"], params["storage"]) if is_usable else {},
         },
+        "ways_out": "" if engine["docker_error"] else ways_out(Docker(params["socket"])),
         "firewall": firewall_hints(),
     }
     return {"changed": False, "epic_facts": facts}

@@ -156,8 +156,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ansible.module_utils.epic_docker import Docker, DockerError, hold
-from ansible.module_utils.epic_volumes import ensure_volume
-from ansible.module_utils.epic_firewall import (
+from ansible.module_utils.epic_egress import (
     BRIDGE_OPTION,
     Firewall,
     FirewallError,
@@ -165,6 +164,7 @@ from ansible.module_utils.epic_firewall import (
     host_resolvers,
     policy_of,
 )
+from ansible.module_utils.epic_volumes import ensure_volume
 
 CONFLICT = 409
 PORT_TAKEN = re.compile(r"port is already allocated|address already in use")

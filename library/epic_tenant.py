@@ -50,6 +50,7 @@ import fcntl
 from typing import Any
 
 from ansible.module_utils.epic_docker import Docker, DockerError, hold
+from ansible.module_utils.epic_egress import Firewall
 from ansible.module_utils.epic_volumes import (
     StorageError,
     described,
@@ -59,7 +60,6 @@ from ansible.module_utils.epic_volumes import (
 
 # As long as the files of a large storage take.
 ERASE_SECONDS = 24 * 3600.0
-from ansible.module_utils.epic_firewall import Firewall
 
 ARGUMENT_SPEC: dict[str, Any] = {
     "tenant": {"type": "str", "required": True},

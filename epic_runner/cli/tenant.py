@@ -51,12 +51,28 @@ def apply_(files: Sequence[str], output: str) -> None:
     with Store().transaction() as transaction:
         for flavor in documents.flavors.values():
             transaction.apply_flavor(flavor.model_dump(mode="json"))
+        known = {item.name: item.document.get("egress") for item in transaction.tenants()}
         records = [
             transaction.apply_tenant(item.model_dump(mode="json"))
             for item in documents.tenants.values()
         ]
+        changed = [
+            record.name
+            for record in records
+            if known.get(record.name) not in (None, record.document.get("egress"))
+            and transaction.clusters(record.name)
+        ]
     names = [record.name for record in records]
-    emit(names, lambda: click.echo(f"Applied: {', '.join(names) or 'no tenant'}."), output)
+
+    def human() -> None:
+        click.echo(f"Applied: {', '.join(names) or 'no tenant'}.")
+        for name in changed:
+            click.echo(
+                f"What {name} may reach takes effect with the next launch, start or repair of one "
+                "of its clusters, on the hosts of that cluster."
+            )
+
+    emit(names, human, output)
 
 
 @tenant.command("list")

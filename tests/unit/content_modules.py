@@ -27,4 +27,4 @@ def load(name: str, path: str) -> ModuleType:
 # The modules import them by their names, so they are there before any of them.
 utility = load(UTILITY, "module_utils/epic_docker.py")
 volumes = load("ansible.module_utils.epic_volumes", "module_utils/epic_volumes.py")
-firewall = load("ansible.module_utils.epic_firewall", "module_utils/epic_firewall.py")
+firewall = load("ansible.module_utils.epic_egress", "module_utils/epic_egress.py")
