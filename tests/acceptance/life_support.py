@@ -56,6 +56,7 @@ class Site:
         folder: Where its files go.
         docker_host: The engine's address; the machine's own one if empty.
         within: What commands are started by, to be where that engine's ports are.
+        egress: What the tenant may reach outside; what the product opens by itself if None.
         variables: More of the environment of commands, such as `EPIC_DATABASE_URL`.
     """
 
@@ -74,6 +75,7 @@ class Site:
         ]
     )
     quota: dict[str, Any] = field(default_factory=dict)
+    egress: Any = None
     variables: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -99,6 +101,7 @@ class Site:
                 "name": self.tenant,
                 "members": self.members,
                 "quota": self.quota,
+                **({"egress": self.egress} if self.egress is not None else {}),
             },
             {
                 "kind": "Template",

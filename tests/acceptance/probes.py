@@ -2,10 +2,13 @@
 
 Its argument is JSON: `tcp` ("address:port"), `udp` (likewise, to something that answers), `ping`
 (addresses), `names` and `files`. Each kind is answered with the list of those that were reached.
+`vxlan` ("host:network:address") sends a packet that pretends to come from within another network of
+that host; whether it was taken for one is seen at that address alone, at port 9999.
 """
 
 import json
 import socket
+import struct
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -40,6 +43,23 @@ def ping(address):
         probe.sendto(b"\x08\x00\xf7\xfe\x00\x00\x00\x01", (address, 0))
         probe.recv(64)
     return True
+
+
+def vxlan(target):
+    """Send a forged packet; nothing comes back in any case."""
+    host, network, address = target.split(":")
+    to = socket.inet_aton(address)
+    data = struct.pack("!HHHH", 9999, 9999, 8 + 6, 0) + b"forged"
+    header = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 20 + len(data), 1, 0, 64, 17, 0,
+                         to[:2] + b"\x00\xfe", to)  # fmt: skip
+    total = sum(struct.unpack("!10H", header))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    header = header[:10] + struct.pack("!H", ~total & 0xFFFF) + header[12:]
+    frame = b"\x02\x42" + to + b"\x02\x42\x00\x00\x00\xfe" + b"\x08\x00" + header + data
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as way:
+        way.sendto(struct.pack("!II", 0x08000000, int(network) << 8) + frame, (host, 4789))
+    return False
 
 
 def names(name):

@@ -7,6 +7,7 @@ themselves.
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 import time
@@ -25,6 +26,8 @@ STATUS_SECONDS = 30
 @pytest.fixture(scope="module", autouse=True)
 def wide(spread: Spread) -> None:
     """Have a cluster with nodes on all hosts."""
+    # All private networks: what is closed within them is closed by the firewall alone.
+    spread.site.egress = {"allow": ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"]}
     spread.site.run("launch", spread.site.template("wide", workers=3))
 
 
@@ -67,12 +70,12 @@ def test_a_job_runs_on_the_workers_of_all_hosts(spread: Spread, tmp_path: Path) 
 
 def test_names_lead_to_addresses_and_back_on_every_host(spread: Spread) -> None:
     for node in ("master-1", "worker-1", "worker-2", "worker-3"):
-        own = spread.inside(node, "hostname -i")
+        own = spread.inside(node, "hostname -i").split()[0]
         for other in ("master-1", "worker-3"):
-            seen = spread.inside(other, f"getent hosts wide-{node} | cut -d' ' -f1")
+            seen = spread.inside(other, f"getent ahosts wide-{node} | head -1 | cut -d' ' -f1")
             assert seen == own
             back = spread.inside(other, f"getent hosts {own} | awk '{{print $2}}'")
-            assert spread.inside(other, f"getent hosts {back} | cut -d' ' -f1") == own
+            assert spread.inside(other, f"getent ahosts {back} | head -1 | cut -d' ' -f1") == own
 
 
 def probed(site: Site, cluster: str, node: str, **wanted: list[str]) -> dict[str, list[str]]:
@@ -83,57 +86,154 @@ def probed(site: Site, cluster: str, node: str, **wanted: list[str]) -> dict[str
     return found
 
 
+@pytest.fixture
+def server(spread: Spread) -> Iterator[str]:
+    """A server beyond the hosts, and its address."""
+    name = f"epic-{spread.lab}-server"
+    subprocess.run(
+        ["docker", "run", "--detach", "--name", name, "--label", f"epic.lab={spread.lab}",
+         "--network", f"epic-{spread.lab}", "--entrypoint", "python3", "epic/lab-host:12",
+         "-m", "http.server", "8000"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    found = json.loads(subprocess.run(
+        ["docker", "inspect", name], check=True, capture_output=True
+    ).stdout)  # fmt: skip
+    yield found[0]["NetworkSettings"]["Networks"][f"epic-{spread.lab}"]["IPAddress"]
+    subprocess.run(["docker", "rm", "--force", name], check=True, capture_output=True)
+
+
 def test_no_probe_of_a_tenant_reaches_another_tenant_or_a_host(
-    spread: Spread, tmp_path: Path
+    spread: Spread, server: str, tmp_path: Path
 ) -> None:
     """From every host, to every host; the same probes reach what they may."""
     other = spread.another(tmp_path)
     other.run("launch", other.template("theirs", workers=2))
     try:
-        addresses = {
-            node: other.run("shell", "theirs", node, "--", "hostname", "-i").out.strip()
-            for node in ("master-1", "worker-1", "worker-2")
-        }
-        own = {
-            node: spread.inside(node, "hostname -i")
-            for node in ("master-1", "worker-1", "worker-2", "worker-3")
-        }
-        machines = [spread.on(host, "hostname", "-i").split()[0] for host in HOSTS]
+        theirs = addresses_of(other, "theirs", ("master-1", "worker-1", "worker-2"))
+        ours = addresses_of(spread.site, "wide", ("master-1", "worker-1", "worker-2", "worker-3"))
+        machines = {host: spread.on(host, "hostname", "-i").split()[0] for host in HOSTS}
         # Addresses that a host has on its own bridges, and those of clouds' metadata.
-        machines += ["172.17.0.1", "172.18.0.1", "10.112.0.1", "169.254.169.254", "169.254.170.2"]
-        ports = ("22", "80", "2375", "2376", "2377", "4789", "7946", "7077", "8080")
+        closed = [
+            *machines.values(), "172.17.0.1", "172.18.0.1", "10.112.0.1", "10.108.0.1",
+            "10.108.2.1", "169.254.169.254", "169.254.170.2",
+        ]  # fmt: skip
         spread.inside("worker-1", "echo ours > /tenant/ours")
         other.run("shell", "theirs", "worker-1", "--", "bash", "-c", "echo theirs > /tenant/theirs")
-        for node in own:
-            found = probed(
-                spread.site, "wide", node,
-                tcp=[f"{to}:{port}" for to in (*machines, *addresses.values()) for port in ports],
-                udp=[f"{to}:{port}" for to in (*machines, *addresses.values())
-                     for port in ("53", "4789", "7946", "9")],
-                ping=[*machines, *addresses.values()],
-                names=[
-                    name for short in addresses
-                    for name in (f"theirs-{short}", other.container(short, "theirs"))
-                ],
-                files=["/var/run/docker.sock", "/run/docker.sock", "/tenant/theirs"],
-            )  # fmt: skip
-            assert found == {"tcp": [], "udp": [], "ping": [], "names": [], "files": []}
+        nothing: dict[str, list[str]] = {
+            "tcp": [], "udp": [], "ping": [], "names": [], "files": [], "vxlan": [],
+        }  # fmt: skip
+        victim = spread.site.begin("shell", "wide", "worker-1", "--", "python3", "-c", LISTEN)
+        for node in theirs:
+            wanted = attempts(closed, list(ours.values()), spread.site, "wide", list(ours))
+            wanted["files"].append("/tenant/ours")
+            wanted["tcp"].append(f"{server}:8000")
+            wanted["vxlan"] = forged(spread, machines, spread.site.tenant, ours["worker-1"])
+            assert probed(other, "theirs", node, **wanted) == nothing
+        assert "forged" not in victim.communicate()[0]
+        victim = other.begin("shell", "theirs", "worker-1", "--", "python3", "-c", LISTEN)
+        for node in ours:
+            wanted = attempts(closed, list(theirs.values()), other, "theirs", list(theirs))
+            wanted["files"].append("/tenant/theirs")
+            wanted["vxlan"] = forged(spread, machines, other.tenant, theirs["worker-1"])
+            assert probed(spread.site, "wide", node, **wanted) == nothing
+            allowed = probed(spread.site, "wide", node, tcp=[f"{server}:8000"], ping=[server])
+            assert allowed == {"tcp": [f"{server}:8000"], "ping": [server]}
+        assert "forged" not in victim.communicate()[0]
         seen = probed(
             spread.site, "wide", "worker-1",
-            tcp=[f"{own['master-1']}:7077"], udp=[f"{own['worker-3']}:9"],
-            ping=[own["master-1"], own["worker-3"]], names=["wide-worker-3"],
+            tcp=[f"{ours['master-1']}:7077"], udp=[f"{ours['worker-3']}:9"],
+            ping=[ours["master-1"], ours["worker-3"]], names=["wide-worker-3"],
             files=["/tenant/ours"],
         )  # fmt: skip
         assert all(seen.values())
-        assert seen["ping"] == [own["master-1"], own["worker-3"]]
+        assert seen["ping"] == [ours["master-1"], ours["worker-3"]]
         # Nor did the attempts leave a neighbour behind that is not of the tenant.
         neighbours = spread.inside(
             "worker-1", "awk 'NR > 1 && $4 != \"00:00:00:00:00:00\" {print $1}' /proc/net/arp"
         ).split()
-        assert not set(neighbours) & {*addresses.values(), *machines}
+        assert not set(neighbours) & {*theirs.values(), *machines.values()}
     finally:
         other.run("destroy", "theirs", "--yes")
         other.run("tenant", "remove", other.tenant, "--yes")
+
+
+LISTEN = """
+import socket, time
+end = time.monotonic() + 20
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as ear:
+    ear.bind(("", 9999))
+    while (left := end - time.monotonic()) > 0:
+        ear.settimeout(left)
+        try:
+            print(ear.recv(64).decode())
+        except OSError:
+            pass
+"""
+
+
+def addresses_of(site: Site, cluster: str, nodes: tuple[str, ...]) -> dict[str, str]:
+    """Return the nodes' addresses in the tenant's network."""
+    return {
+        node: site.run("shell", cluster, node, "--", "hostname", "-i").out.split()[0]
+        for node in nodes
+    }
+
+
+def attempts(
+    closed: list[str], addresses: list[str], owner: Site, cluster: str, nodes: list[str]
+) -> dict[str, list[str]]:
+    """Return what a tenant must not reach: hosts, and the nodes of another one."""
+    ports = ("22", "80", "2375", "2376", "2377", "4789", "7946", "7077", "8080")
+    return {
+        "tcp": [f"{to}:{port}" for to in (*closed, *addresses) for port in ports],
+        "udp": [
+            f"{to}:{port}" for to in (*closed, *addresses) for port in ("53", "4789", "7946", "9")
+        ],
+        "ping": [*closed, *addresses],
+        "names": [
+            name for node in nodes for name in (f"{cluster}-{node}", owner.container(node, cluster))
+        ],
+        "files": ["/var/run/docker.sock", "/run/docker.sock"],
+    }
+
+
+def forged(spread: Spread, machines: dict[str, str], tenant: str, address: str) -> list[str]:
+    """Return what the probe `vxlan` takes to put a packet into another tenant's network."""
+    network = spread.on(
+        "host-1", "docker", "network", "inspect", f"epic_{tenant}", "--format",
+        "'{{index .Options \"com.docker.network.driver.overlay.vxlanid_list\"}}'",
+    )  # fmt: skip
+    return [f"{machine}:{network}:{address}" for machine in machines.values()]
+
+
+def test_a_forged_packet_of_a_host_itself_is_taken_for_one(spread: Spread) -> None:
+    """So the probe `vxlan` would be seen, if a tenant's reached a host."""
+    address = spread.inside("worker-1", "hostname -i").split()[0]
+    machines = {host: spread.on(host, "hostname", "-i").split()[0] for host in HOSTS}
+    victim = spread.site.begin("shell", "wide", "worker-1", "--", "python3", "-c", LISTEN)
+    code = (Path(__file__).parent / "probes.py").read_text(encoding="utf-8")
+    wanted = json.dumps({"vxlan": forged(spread, machines, spread.site.tenant, address)})
+    for _ in range(5):
+        for host in HOSTS:
+            spread.on(host, "python3", "-c", shlex.quote(code), shlex.quote(wanted))
+    assert "forged" in victim.communicate()[0]
+
+
+@pytest.mark.faults
+def test_rules_outlast_the_restart_of_a_host_and_of_its_engine(spread: Spread, server: str) -> None:
+    [node, *_] = [name for name, host in spread.places("wide").items() if host == "host-3"]
+    machines = [spread.on(host, "hostname", "-i").split()[0] for host in HOSTS]
+    wanted = {"tcp": [f"{server}:8000", *(f"{machine}:22" for machine in machines)]}
+    for restart in (
+        lambda: spread.machine("restart", "host-3"),
+        lambda: spread.on("host-3", "pkill", "-x", "dockerd"),
+    ):
+        restart()
+        until(lambda: _answers(spread, "host-3"), "the engine is back", pause=0.5)
+        until(lambda: spread.site.status("wide")["health"] == "green", "its nodes are", pause=1.0)
+        spread.site.run("host", "check")
+        assert probed(spread.site, "wide", node, **wanted) == {"tcp": [f"{server}:8000"]}
 
 
 def test_pages_of_a_spread_cluster_are_reached_by_a_gateway_on_a_host(
@@ -180,11 +280,11 @@ def test_ad_hoc_plays_reach_the_nodes_of_all_hosts(spread: Spread) -> None:
 
 
 def test_addresses_and_data_outlast_stop_and_start(spread: Spread) -> None:
-    before = spread.inside("worker-1", "echo kept > ~/note; hostname -i")
+    before = spread.inside("worker-1", "echo kept > ~/note; hostname -i").split()[0]
     spread.site.run("stop", "wide")
     assert spread.site.status("wide")["health"] == "green"
     spread.site.run("start", "wide")
-    assert spread.inside("worker-1", "cat ~/note; hostname -i") == f"kept\n{before}"
+    assert spread.inside("worker-1", "cat ~/note; hostname -i").split()[:2] == ["kept", before]
 
 
 def test_a_drained_host_gives_its_workers_away_and_takes_no_new_ones(spread: Spread) -> None:

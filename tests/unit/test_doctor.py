@@ -6,6 +6,7 @@ import dataclasses
 import json
 import re
 import sqlite3
+from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
@@ -22,6 +23,7 @@ from epic_runner.doctor import (
     EngineFacts,
     Facts,
     Finding,
+    FirewallFacts,
     ImageFacts,
     MemoryFacts,
     PortFacts,
@@ -366,3 +368,13 @@ def test_nothing_more_is_asked_of_an_engine_that_does_not_answer(monkeypatch) ->
     assert facts.engine.error == "No such file or directory"
     assert (facts.disk, facts.catalog) == (None, None)
     assert finding(facts, "docker").state == State.FAIL
+
+
+def test_rules_that_are_not_in_force_are_a_failure_with_a_mend() -> None:
+    found = doctor.judge(replace(SOUND, firewall=FirewallFacts(2, "the table inet epic is gone")))
+    [finding] = [item for item in found if item.check == "firewall"]
+    assert finding.state is State.FAIL
+    assert "inet epic is gone" in finding.seen
+    assert finding.mend
+    sound = doctor.judge(replace(SOUND, firewall=FirewallFacts(2)))
+    assert [item.state for item in sound if item.check == "firewall"] == [State.OK]

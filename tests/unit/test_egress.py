@@ -2,10 +2,35 @@
 
 from __future__ import annotations
 
-import pytest
+import importlib.util
+from pathlib import Path
+from typing import Any
 
+import pytest
+from content_modules import firewall as utility
+
+from epic_runner.egress import WaysOut, allowed, way_out
+from epic_runner.errors import InputError
+from epic_runner.hosts import Host
+from epic_runner.mirrors import of_urls, package_mirrors
 from epic_runner.spec.destinations import Destination, parse_destination
 from epic_runner.spec.models import Tenant
+from epic_runner.store import TenantRecord
+
+PROGRAM = Path(__file__).parents[2] / "images/firewall/rootfs/usr/local/lib/epic/firewall.py"
+_found = importlib.util.spec_from_file_location("epic_firewall_program", PROGRAM)
+assert _found
+assert _found.loader
+program = importlib.util.module_from_spec(_found)
+_found.loader.exec_module(program)
+
+MIRROR = Destination("mirror.example.com", 443)
+SITE = WaysOut("epic/firewall:1.0-r1", (MIRROR,), ("192.0.2.0/24",))
+POLICY: dict[str, Any] = {
+    "tenant": "a", "bridge": "epoa", "subnet": "10.108.0.0/23", "gateway": "10.108.0.1",
+    "inside": False, "allow": [{"to": "10.0.0.0/8", "port": 0}, {"to": "git", "port": 443}],
+    "closed": ["10.0.0.5"], "resolvers": ["10.0.0.53"],
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -33,3 +58,98 @@ def test_a_tenant_that_says_nothing_reaches_packages_and_its_datataps() -> None:
 def test_a_stored_document_means_what_was_written() -> None:
     tenant = Tenant.model_validate({"name": "a", "egress": {"allow": ["nn1:8020"]}})
     assert Tenant.model_validate(tenant.model_dump(mode="json")) == tenant
+
+
+def tenant(egress: Any = None, subnet: str | None = None) -> TenantRecord:
+    document = {"name": "a", **({"egress": {"allow": egress}} if egress is not None else {})}
+    return TenantRecord("a", document, {}, subnet)
+
+
+def hosts(*names: str) -> dict[str, Host]:
+    return {name: Host(name, 4, 2**33, mtu=1400, addresses=("192.168.7.1",)) for name in names}
+
+
+def test_what_is_allowed_is_the_list_with_the_words_made_servers() -> None:
+    document = {"egress": {"allow": ["packages", "datataps", "nn1:8020", "10.1.0.0/16"]}}
+    assert allowed(document, [MIRROR]) == [
+        MIRROR, Destination("nn1", 8020), Destination("10.1.0.0/16"),
+    ]  # fmt: skip
+    assert allowed({}, [MIRROR]) == [MIRROR]
+
+
+def test_on_one_host_a_tenant_has_rules_also_where_nothing_is_open() -> None:
+    wanted = way_out(tenant([]), hosts("local"), SITE, "epic.a")
+    assert wanted["allow"] == []
+    assert wanted["closed"] == ["192.0.2.0/24", "192.168.7.1"]
+    assert "subnet" not in wanted
+
+
+def test_on_several_hosts_there_is_a_bridge_only_where_something_is_open() -> None:
+    assert way_out(tenant([], "10.112.8.0/21"), hosts("h1", "h2"), SITE, "epic.a") == {}
+    wanted = way_out(tenant(None, "10.112.8.0/21"), hosts("h1", "h2"), SITE, "epic.a")
+    assert (wanted["subnet"], wanted["gateway"], wanted["mtu"]) == (
+        "10.108.2.0/23", "10.108.2.1", 1400,
+    )  # fmt: skip
+    assert {"10.112.0.0/12", "10.108.0.0/14", "192.168.7.1"} <= set(wanted["closed"])
+
+
+def test_mirrors_are_what_the_site_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EPIC_PACKAGE_MIRRORS", "nexus:8081, mirror.example.com")
+    assert package_mirrors() == (
+        Destination("nexus", 8081), Destination("mirror.example.com", 80), MIRROR,
+    )  # fmt: skip
+    monkeypatch.setenv("EPIC_PACKAGE_MIRRORS", "https://nexus")
+    with pytest.raises(InputError, match="EPIC_PACKAGE_MIRRORS: https://nexus must be"):
+        package_mirrors()
+
+
+def test_without_a_setting_mirrors_are_those_of_pip(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("EPIC_PACKAGE_MIRRORS", raising=False)
+    monkeypatch.setenv("PIP_INDEX_URL", "http://user:pw@pip.example.com:3141/simple")
+    assert Destination("pip.example.com", 3141) in package_mirrors()
+    assert of_urls(["https://x.example.com/y"]) == (
+        Destination("x.example.com", 80), Destination("x.example.com", 443),
+    )  # fmt: skip
+
+
+def test_what_is_closed_comes_before_what_is_open() -> None:
+    chain = program.tenant_chain(POLICY, {"git": {"192.0.2.9": 1.0}})
+    closed = next(n for n, rule in enumerate(chain) if "169.254.0.0/16" in rule)
+    assert "10.0.0.5" in chain[closed]
+    opened = [n for n, rule in enumerate(chain) if rule.endswith("accept")]
+    assert [chain[n] for n in opened] == [
+        "ip daddr { 10.0.0.53/32 } meta l4proto { tcp, udp } th dport 53 accept",
+        "ip daddr { 10.0.0.0/8 } accept",
+        "ip daddr { 192.0.2.9/32 } meta l4proto { tcp, udp } th dport 443 accept",
+    ]
+    assert opened[1] > closed
+    assert chain[0] == "ip saddr != 10.108.0.0/23 drop"
+    assert chain[-1] == program.REJECT
+
+
+def test_a_tenant_without_a_list_asks_no_resolver_and_reaches_only_itself() -> None:
+    policy = {**POLICY, "allow": [], "inside": True}
+    accepted = [rule for rule in program.tenant_chain(policy, {}) if rule.endswith("accept")]
+    assert accepted == ['oifname "epoa" accept']
+    assert 'iifname "epoa" ip daddr' not in program.rules([policy], {})
+
+
+def test_addresses_of_names_are_kept_for_a_while() -> None:
+    once = program.remembered({}, {"git": {"192.0.2.1"}}, 0.0)
+    later = program.remembered(once, {"git": {"192.0.2.2"}}, 100.0)
+    assert set(later["git"]) == {"192.0.2.1", "192.0.2.2"}
+    assert set(program.remembered(later, {"git": set()}, 3650.0)["git"]) == {"192.0.2.2"}
+
+
+def test_a_bridge_has_a_name_that_the_firewall_knows_and_the_kernel_takes() -> None:
+    name = utility.bridge_name("epic.a-tenant-with-a-rather-long-name")
+    assert name.startswith(program.PREFIX)
+    assert len(name) <= 15
+    assert program.PREFIX + "*" in program.rules([], {})
+
+
+def test_nodes_are_led_to_resolvers_that_are_not_of_the_loopback() -> None:
+    assert utility.is_outside(["192.0.2.53"])
+    assert not utility.is_outside(["127.0.0.53"])
+    assert not utility.is_outside(["fe80::1"])
+    assert not utility.is_outside([])

@@ -75,3 +75,18 @@ def test_every_filter_is_offered_to_ansible() -> None:
 def test_more_memory_is_never_less_for_spark(gib: int) -> None:
     assert filters.spark_worker_mib(gib * GIB) <= filters.spark_worker_mib(2 * gib * GIB)
     assert filters.spark_driver_mib(gib * GIB) <= filters.spark_driver_mib(2 * gib * GIB)
+
+
+def test_the_first_node_of_a_host_looks_for_one_of_each_other_host() -> None:
+    nodes = [
+        {"short_name": name, "container": f"c-{name}", "host": host, "address": address}
+        for name, host, address in (
+            ("master-1", "h1", "10.0.0.2"), ("worker-1", "h2", "10.0.0.3"),
+            ("worker-2", "h2", "10.0.0.4"), ("worker-3", "h3", "10.0.0.5"),
+        )
+    ]  # fmt: skip
+    [found] = filters.reach_commands(nodes, "h2", "code", 5)
+    assert found["container"] == "c-worker-1"
+    assert found["command"] == ["python3", "-c", "code", "5", "h1=10.0.0.2", "h3=10.0.0.5"]
+    assert filters.reach_commands(nodes, "h4", "code", 5) == []
+    assert filters.reach_commands(nodes[1:3], "h2", "code", 5) == []

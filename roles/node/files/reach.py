@@ -71,8 +71,8 @@ def main() -> None:
         elif large not in seen:
             problems.append(
                 f"packets of {large + HEADERS} bytes to {address} on host {host} are lost and "
-                "small ones are not: the hosts' network carries less than their interfaces say; give "
-                "all of them its MTU, then epic-run host check"
+                "small ones are not: the hosts' network carries less than their interfaces say; "
+                "give all of them its MTU, then epic-run host check"
             )
     sys.exit("; ".join(problems) or 0)
 
