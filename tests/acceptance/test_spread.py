@@ -121,25 +121,27 @@ def test_no_probe_of_a_tenant_reaches_another_tenant_or_a_host(
         spread.inside("worker-1", "echo ours > /tenant/ours")
         other.run("shell", "theirs", "worker-1", "--", "bash", "-c", "echo theirs > /tenant/theirs")
         nothing: dict[str, list[str]] = {
-            "tcp": [], "udp": [], "ping": [], "names": [], "files": [], "vxlan": [],
+            "tcp": [], "udp": [], "ping": [], "names": [], "files": [],
         }  # fmt: skip
-        victim = spread.site.begin("shell", "wide", "worker-1", "--", "python3", "-c", LISTEN)
-        for node in theirs:
-            wanted = attempts(closed, list(ours.values()), spread.site, "wide", list(ours))
-            wanted["files"].append("/tenant/ours")
-            wanted["tcp"].append(f"{server}:8000")
-            wanted["vxlan"] = forged(spread, machines, spread.site.tenant, ours["worker-1"])
-            assert probed(other, "theirs", node, **wanted) == nothing
-        assert "forged" not in victim.communicate()[0]
-        victim = other.begin("shell", "theirs", "worker-1", "--", "python3", "-c", LISTEN)
-        for node in ours:
-            wanted = attempts(closed, list(theirs.values()), other, "theirs", list(theirs))
-            wanted["files"].append("/tenant/theirs")
-            wanted["vxlan"] = forged(spread, machines, other.tenant, theirs["worker-1"])
-            assert probed(spread.site, "wide", node, **wanted) == nothing
-            allowed = probed(spread.site, "wide", node, tcp=[f"{server}:8000"], ping=[server])
+        for attacker, cluster, nodes, victim, name, node in (
+            (other, "theirs", theirs, spread.site, "wide", ours),
+            (spread.site, "wide", ours, other, "theirs", theirs),
+        ):
+            listening = victim.begin("shell", name, "worker-1", "--", "python3", "-c", LISTEN)
+            packets = forged(spread, machines, victim.tenant, node["worker-1"])
+            for sender in nodes:
+                assert probed(attacker, cluster, sender, vxlan=packets) == {"vxlan": []}
+            assert listening.communicate()[0] == ""
+            for sender in nodes:
+                wanted = attempts(closed, list(node.values()), victim, name, list(node))
+                wanted["files"].append("/tenant/ours" if attacker is other else "/tenant/theirs")
+                assert probed(attacker, cluster, sender, **wanted) == nothing
+        for node_name in ours:
+            allowed = probed(spread.site, "wide", node_name, tcp=[f"{server}:8000"], ping=[server])
             assert allowed == {"tcp": [f"{server}:8000"], "ping": [server]}
-        assert "forged" not in victim.communicate()[0]
+        assert probed(other, "theirs", "worker-1", tcp=[f"{server}:8000"], ping=[server]) == {
+            "tcp": [], "ping": [],
+        }  # fmt: skip
         seen = probed(
             spread.site, "wide", "worker-1",
             tcp=[f"{ours['master-1']}:7077"], udp=[f"{ours['worker-3']}:9"],

@@ -1,14 +1,15 @@
+# ruff: noqa: INP001, T201 - a program of the image, no part of a package
 """Keeps what tenants may reach on this host: one table of nftables, and the gateways' addresses.
 
     firewall.py keep     puts the table there, and back whenever it is gone or altered
     firewall.py check    tells whether the kernel has what is wanted; exits 1 if not
     firewall.py clear    takes table and addresses away, once `keep` was told so by USR1
 
-A tenant's policy is a file of /var/lib/epic-firewall, which the launcher writes before it sends HUP.
-The bridges of tenants are made without an address (`inhibit_ipv4`): their nodes have a default route
-that leads nowhere until this program, once its table is in the kernel, gives the bridge its address.
-So what does not run opens nothing, also while a host starts; and when the table cannot be put back,
-the addresses are taken away again.
+A tenant's policy is a file of /var/lib/epic-firewall, which the launcher writes before it sends
+HUP. The bridges of tenants are made without an address (`inhibit_ipv4`): their nodes have a default
+route that leads nowhere until this program, once its table is in the kernel, gives the bridge its
+address. So what does not run opens nothing, also while a host starts; and when the table cannot be
+put back, the addresses are taken away again.
 
 The last line of its output tells what is in force: `ok BRIDGE=DIGEST...`, or `broken WHY`.
 """
@@ -26,8 +27,14 @@ import struct
 import subprocess
 import sys
 import time
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
+
+Policy = dict[str, Any]
+# By name, each address with the moment when it was seen last.
+Sights = dict[str, dict[str, float]]
 
 POLICIES = Path("/var/lib/epic-firewall")
 EXPECTED = Path("/run/epic-firewall")
@@ -52,20 +59,20 @@ OTHER_BRIDGES = ('"docker0"', '"docker_gwbridge"', '"br-*"', f'"{PREFIX}*"')
 # -- decisions ---------------------------------------------------------------------------------
 
 
-def networks(addresses):
+def networks(addresses: Iterable[str]) -> str:
     """Return addresses and networks as nftables takes them in a set: none within another."""
     found = ipaddress.collapse_addresses(ipaddress.IPv4Network(item) for item in addresses)
     return "{ " + ", ".join(str(item) for item in found) + " }"
 
 
-def is_network(to):
+def is_network(to: str) -> bool:
     """Whether a destination is an address or a network, and no name."""
     return not to.strip("0123456789./")
 
 
-def opened(policy, addresses):
+def opened(policy: Policy, addresses: Mapping[str, Iterable[str]]) -> dict[int, list[str]]:
     """Return what a tenant may reach: networks by port, 0 for all ports."""
-    by_port = {}
+    by_port: dict[int, list[str]] = {}
     for item in policy["allow"]:
         to = item["to"]
         targets = [to] if is_network(to) else sorted(addresses.get(to, ()))
@@ -74,7 +81,7 @@ def opened(policy, addresses):
     return by_port
 
 
-def tenant_chain(policy, addresses):
+def tenant_chain(policy: Policy, addresses: Mapping[str, Iterable[str]]) -> list[str]:
     """Return the rules for what comes from a tenant's bridge, the first that matches decides."""
     bridge = policy["bridge"]
     rules = [f"ip saddr != {policy['subnet']} drop"]
@@ -91,7 +98,7 @@ def tenant_chain(policy, addresses):
     return [*rules, REJECT]
 
 
-def rules(policies, addresses):
+def rules(policies: Iterable[Policy], addresses: Mapping[str, Iterable[str]]) -> str:
     """Return the whole table as nftables reads it: it takes the place of the one before at once.
 
     Connections are looked at by every packet that a tenant sends, so that what is closed ends;
@@ -132,8 +139,8 @@ def rules(policies, addresses):
             f'ip saddr {inside} oifname != "{PREFIX}*" masquerade',
         ]
     # Chains are made before others lead to them.
-    names = "".join(f"add chain {TABLE} {name}\n" for name in chains if name in
-                    {"to_host", "to_tenants", "from_tenants", *(p["bridge"] for p in policies)})  # fmt: skip
+    led_to = ["to_host", "to_tenants", "from_tenants", *(policy["bridge"] for policy in policies)]
+    names = "".join(f"add chain {TABLE} {name}\n" for name in led_to)
     body = "".join(
         f"  chain {name} {{\n" + "".join(f"    {rule}\n" for rule in lines) + "  }\n"
         for name, lines in chains.items()
@@ -143,15 +150,15 @@ def rules(policies, addresses):
     )
 
 
-def names_of(policies):
+def names_of(policies: Iterable[Policy]) -> set[str]:
     """Return the names that have to be resolved."""
     return {
         item["to"] for policy in policies for item in policy["allow"] if not is_network(item["to"])
     }
 
 
-def remembered(known, found, now):
-    """Return the addresses of names with the time of their last sight, without those of long ago."""
+def remembered(known: Sights, found: Mapping[str, Iterable[str]], now: float) -> Sights:
+    """Return the addresses of names with the time of their last sight, without the oldest."""
     merged = {}
     for name, addresses in found.items():
         old = {
@@ -169,7 +176,7 @@ class FirewallError(Exception):
     """The kernel does not do what is wanted."""
 
 
-def read_policies():
+def read_policies() -> dict[str, Policy]:
     """Return the policies by the digests of their files; an empty file's is removed."""
     found = {}
     for path in sorted(POLICIES.glob("*.json")):
@@ -182,7 +189,7 @@ def read_policies():
     return found
 
 
-def nft(*arguments, given=None):
+def nft(*arguments: str, given: str | None = None) -> str:
     """Run nft; return what it prints."""
     done = subprocess.run(
         ["nft", *arguments], input=given, capture_output=True, text=True, check=False
@@ -192,20 +199,22 @@ def nft(*arguments, given=None):
     return done.stdout
 
 
-def listed():
-    """Return the table as the kernel has it; empty where there is none."""
+def listed(*, required: bool = False) -> str:
+    """Return the table as the kernel has it; empty where there is none and none is required."""
     try:
         return nft("--stateless", "list", "table", *TABLE.split())
     except FirewallError:
+        if required:
+            raise
         return ""
 
 
-def resolved(names):
+def resolved(names: list[str]) -> dict[str, set[str]]:
     """Return the addresses of names."""
 
-    def one(name):
+    def one(name: str) -> set[str]:
         try:
-            return {item[4][0] for item in socket.getaddrinfo(name, None, socket.AF_INET)}
+            return {str(item[4][0]) for item in socket.getaddrinfo(name, None, socket.AF_INET)}
         except OSError:
             return set()
 
@@ -213,7 +222,7 @@ def resolved(names):
         return dict(zip(names, pool.map(one, names), strict=True))
 
 
-def has_address(bridge, address):
+def has_address(bridge: str, address: str) -> bool | None:
     """Whether a bridge has this address; None where there is no such bridge."""
     if not Path("/sys/class/net", bridge).exists():
         return None
@@ -226,12 +235,12 @@ def has_address(bridge, address):
     return socket.inet_ntoa(answer[20:24]) == address
 
 
-def ip(*arguments):
+def ip(*arguments: str) -> None:
     """Change the addresses of an interface."""
     subprocess.run(["ip", *arguments], check=False, capture_output=True)
 
 
-def open_gateways(policies):
+def open_gateways(policies: Iterable[Policy]) -> None:
     """Give bridges the addresses that their nodes' default routes lead to."""
     for policy in policies:
         if has_address(policy["bridge"], policy["gateway"]) is False:
@@ -239,7 +248,7 @@ def open_gateways(policies):
             ip("address", "replace", f"{policy['gateway']}/{length}", "dev", policy["bridge"])
 
 
-def close_gateways():
+def close_gateways() -> None:
     """Take the addresses of all tenants' bridges away."""
     for path in Path("/sys/class/net").glob(f"{PREFIX}*"):
         ip("-4", "address", "flush", "dev", path.name)
@@ -248,20 +257,20 @@ def close_gateways():
 class Keeper:
     """Keeps the table as wanted."""
 
-    def __init__(self):
-        self.policies = {}
-        self.addresses = {}
+    def __init__(self) -> None:
+        self.policies: dict[str, Policy] = {}
+        self.addresses: Sights = {}
         self.expected = ""
         self.said = ""
 
-    def load(self):
+    def load(self) -> None:
         """Take up the policies as they are in the files now."""
         self.policies = read_policies()
         # At once with the addresses that are known; a slow resolver shall not hold up a launch.
         self.put()
         self.resolve()
 
-    def resolve(self):
+    def resolve(self) -> None:
         """Look for other addresses of the names."""
         names = sorted(names_of(self.policies.values()))
         if not names:
@@ -271,13 +280,11 @@ class Keeper:
         if before != {name: set(found) for name, found in self.addresses.items()}:
             self.put()
 
-    def put(self):
+    def put(self) -> None:
         """Put the table into the kernel, then open the gateways; or close them."""
         try:
             nft("--file", "-", given=rules(self.policies.values(), self.addresses))
-            self.expected = listed()
-            if not self.expected:
-                raise FirewallError("the table is gone as soon as it is made")
+            self.expected = listed(required=True)
         except FirewallError as problem:
             close_gateways()
             self.say(f"broken {problem}")
@@ -288,13 +295,13 @@ class Keeper:
         pairs = (f"{policy['bridge']}={digest}" for digest, policy in self.policies.items())
         self.say(" ".join(["ok", *sorted(pairs)]), always=True)
 
-    def say(self, line, *, always=False):
+    def say(self, line: str, *, always: bool = False) -> None:
         """Tell what is in force."""
         if always or line != self.said:
             print(line, flush=True)
         self.said = line
 
-    def look(self):
+    def look(self) -> None:
         """Put the table back where it is not as wanted."""
         if listed() != self.expected or not self.expected:
             print("the table was altered", file=sys.stderr)
@@ -303,7 +310,7 @@ class Keeper:
             open_gateways(self.policies.values())
 
 
-def keep():
+def keep() -> None:
     """Run until told to end; the table stays."""
     wake, waker = os.pipe()
     os.set_blocking(waker, False)
@@ -337,7 +344,7 @@ def keep():
     monitor.terminate()
 
 
-def check():
+def check() -> str:
     """Return what is wrong; empty where all is as wanted."""
     with contextlib.suppress(OSError):
         if (EXPECTED / "table").read_text() != listed():
@@ -349,7 +356,7 @@ def check():
     return f"the table {TABLE} was never put there"
 
 
-def main():
+def main() -> None:
     """Do what the first argument says."""
     verb = sys.argv[1]
     if verb == "keep":
