@@ -11,6 +11,7 @@ import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -232,7 +233,7 @@ def test_rules_outlast_the_restart_of_a_host_and_of_its_engine(spread: Spread, s
         lambda: spread.on("host-3", "pkill", "-x", "dockerd"),
     ):
         restart()
-        until(lambda: _answers(spread, "host-3"), "the engine is back", pause=0.5)
+        until(lambda: spread.answers("host-3"), "the engine is back", pause=0.5)
         until(lambda: spread.site.status("wide")["health"] == "green", "its nodes are", pause=1.0)
         spread.site.run("host", "check")
         assert probed(spread.site, "wide", node, **wanted) == {"tcp": [f"{server}:8000"]}
