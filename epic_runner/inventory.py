@@ -38,6 +38,7 @@ def cluster_inventory(
     gateway: Gateway | None = None,
     also: Iterable[str] = (),
     ways_out: WaysOut | None = None,
+    ssh: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Return the inventory of one cluster, as data for a YAML file.
 
@@ -49,6 +50,8 @@ def cluster_inventory(
         gateway: The gateway that the cluster is to be reached by; None where the site has none.
         also: More hosts that the play acts on.
         ways_out: What the site says of ways out of tenants' networks; None where no nodes are made.
+        ssh: What nodes are to know for SSH through it (`gateway.ssh_keys.node_trust`); None for
+            plays that fill no node, and where there is no gateway.
     """
     leaving = [node for node in cluster.nodes if node.short_name in cluster.leaving]
     # A cluster without a single node may still have volumes somewhere.
@@ -89,7 +92,10 @@ def cluster_inventory(
                     else {},
                     "storage": storage_name(cluster.tenant),
                     "node_roles": {role.name: _role(role) for role in cluster.spec.roles},
-                    "nodes": [_node(node, roles.get(node.role)) for node in cluster.staying()],
+                    "nodes": [
+                        _node(node, roles.get(node.role), publishes=gateway is None)
+                        for node in cluster.staying()
+                    ],
                     "leaving": [
                         *(_node(node, roles.get(node.role)) for node in leaving),
                         # What was in a stray's home may be all that is left of it.
@@ -111,6 +117,7 @@ def cluster_inventory(
                 },
                 "epic_secrets": secrets,
                 "epic_gateway": {"name": gateway.name if gateway else ""},
+                "epic_ssh": dict(ssh or {"secrets": "", "authority": ""}),
             },
         }
     }
@@ -235,7 +242,8 @@ def _role(role: RoleSpec) -> dict[str, Any]:
     }
 
 
-def _node(node: Node, role: RoleSpec | None) -> dict[str, Any]:
+def _node(node: Node, role: RoleSpec | None, *, publishes: bool = True) -> dict[str, Any]:
+    """Return a node as playbooks know it; behind a gateway, none publishes anything."""
     return {
         "name": node.name,
         "short_name": node.short_name,
@@ -247,6 +255,6 @@ def _node(node: Node, role: RoleSpec | None) -> dict[str, Any]:
         "ports": [
             {"container_port": endpoint.port, "host_port": node.ports[endpoint.name]}
             for endpoint in (role.endpoints if role else ())
-            if endpoint.name in node.ports
+            if publishes and endpoint.name in node.ports
         ],
     }

@@ -18,10 +18,11 @@ from epic_runner.errors import HostsSilent, InputError, NotFound, PortsTaken, Qu
 from epic_runner.events import Listener, Step
 from epic_runner.everywhere import ask_all
 from epic_runner.gateway import site as gateway_site
+from epic_runner.gateway import ssh_keys
 from epic_runner.hosts import Host
 from epic_runner.inventory import cluster_inventory, hosts_inventory
 from epic_runner.operations import Running, operate
-from epic_runner.reservation import new_nodes, other_ports
+from epic_runner.reservation import new_nodes, other_ports, without_ports
 from epic_runner.runner import run_playbook
 from epic_runner.secrets import (
     cluster_secrets,
@@ -303,6 +304,7 @@ def destroy(context: Context, name: str, tenant: str | None = None) -> ClusterRe
             problem.hint = unfinished(found, problem.hosts)
             raise
         forget_secrets(found.tenant, found.name)
+        ssh_keys.forget(found.tenant, found.name)
         running.settle(lambda transaction: transaction.remove_cluster(found.id))
         for name_of_host in sorted(away):
             running.listener(Step("Destroy the cluster", name_of_host, left_behind(found)))
@@ -479,8 +481,12 @@ def _reserve(
         taken = [other.subnet for other in transaction.tenants() if other.subnet]
         tenant = replace(tenant, subnet=next_subnet(taken, pool()))
         transaction.set_subnet(tenant.name, str(tenant.subnet))
-    new = new_nodes(cluster, transaction.clusters(), tenant, context.hosts, mending=mending)
+    clusters = transaction.clusters()
+    new = new_nodes(cluster, clusters, tenant, context.hosts, mending=mending)
     transaction.add_nodes(cluster.id, new)
+    if not tenant.subnet and (names := without_ports(cluster)):
+        now = transaction.find_cluster(cluster.name, cluster.tenant)
+        transaction.set_ports(cluster.id, other_ports(now, names, transaction.clusters()))
     return new
 
 
@@ -491,9 +497,12 @@ def _play(context: Context, running: Running[_Prepared], *verbs: str) -> Cluster
     a host that cannot be reached get another host, and the playbook is run again.
     """
     cluster = running.prepared.cluster
+    gateway, ssh = gateway_site.load(), None
     if not _WITHOUT_SECRETS.issuperset(verbs):
         # Before anything is made: a Vault that is sealed is told at once, by its own error.
-        cluster_token(cluster.tenant, cluster.name)
+        token = cluster_token(cluster.tenant, cluster.name)
+        if gateway is not None:
+            ssh = ssh_keys.node_trust(cluster.tenant, cluster.name, token)
     ways_out = egress.load()
     waiting, attempts = list(verbs), 0
     while waiting:
@@ -503,7 +512,8 @@ def _play(context: Context, running: Running[_Prepared], *verbs: str) -> Cluster
             running.prepared.tenant,
             context.hosts,
             secrets=cluster_secrets(cluster.tenant, cluster.name),
-            gateway=gateway_site.load(),
+            gateway=gateway,
+            ssh=ssh,
             also=running.prepared.also,
             ways_out=ways_out,
         )

@@ -86,10 +86,22 @@ def new_nodes(
     return nodes
 
 
+def without_ports(cluster: ClusterRecord) -> frozenset[str]:
+    """Return the short names of nodes that have no port for one of their endpoints.
+
+    Those have none that were recovered from containers behind a gateway, which publish nothing.
+    """
+    return frozenset(
+        node.short_name
+        for node in cluster.staying()
+        if any(item.name not in node.ports for item in cluster.spec.role(node.role).endpoints)
+    )
+
+
 def other_ports(
     cluster: ClusterRecord, names: Container[str], clusters: Iterable[ClusterRecord]
 ) -> tuple[Node, ...]:
-    """Return nodes of a cluster with other ports, since programs have taken theirs.
+    """Return nodes of a cluster with other ports, since they have none or programs have theirs.
 
     Args:
         cluster: The cluster.

@@ -21,6 +21,7 @@ from epic_runner.errors import DockerUnavailable, EpicError, SecretsUnavailable
 from epic_runner.everywhere import ask_all
 from epic_runner.gateway.paths import endpoint_prefix
 from epic_runner.gateway.site import Gateway, surely_behind
+from epic_runner.gateway.site import load as site_gateway
 from epic_runner.hosts import Host
 from epic_runner.operations import is_alive
 from epic_runner.output import bytes_text
@@ -55,19 +56,25 @@ class NodeStatus:
 
 @dataclass(frozen=True)
 class EndpointStatus:
-    """An address that people open."""
+    """An address that people open.
+
+    `reach` says what is there to be asked: the `gateway`, this `host`, or the `network` of the
+    tenant alone, where nobody outside reaches it.
+    """
 
     name: str
     label: str
     node: str
     url: str
+    reach: str
 
 
 @dataclass(frozen=True)
 class ClusterStatus:
     """A whole cluster: green is as wanted, yellow works in part, red does not work.
 
-    `strays` are containers that carry the cluster's labels but are not its nodes.
+    `strays` are containers that carry the cluster's labels but are not its nodes. `way` is what
+    opens a way to its addresses, where there is none.
     """
 
     name: str
@@ -81,6 +88,7 @@ class ClusterStatus:
     endpoints: tuple[EndpointStatus, ...]
     strays: tuple[str, ...] = ()
     operation: Mapping[str, Any] | None = None
+    way: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the status as JSON-ready data."""
@@ -89,6 +97,9 @@ class ClusterStatus:
 
 # By the name of a probed service and node: None when it is ready, else what it answered.
 Answers = Mapping[tuple[str, str], str | None]
+
+# By the name of a container: this machine's port of each of its own that is published.
+Published = Mapping[str, Mapping[int, int]]
 
 
 def node_status(  # noqa: PLR0911 - one answer a state reads best
@@ -228,38 +239,31 @@ class Place:
         port: Its port inside the node.
         published: Its port on this machine's loopback address; None where there is none, and it
             is asked from inside its node.
-        path: What is asked for.
-        otherwise: Where it is asked for as well, if it is not known which of the two it is.
+        paths: What is asked for: the first of them that the service knows.
     """
 
     node: Node
     port: int
     published: int | None
-    path: str
-    otherwise: str = ""
+    paths: tuple[str, ...]
 
 
 def ask(hosts: Mapping[str, Host], place: Place) -> tuple[Any, str | None]:
     """Ask a service; return its JSON (or None) and why there is no answer (or None)."""
-    answer, problem = _ask_at(hosts, place)
-    if problem and place.otherwise:
-        other, still = _ask_at(hosts, replace(place, path=place.otherwise))
-        return (None, problem) if still else (other, None)
-    return answer, problem
-
-
-def _ask_at(hosts: Mapping[str, Host], place: Place) -> tuple[Any, str | None]:
     if place.published is None:
         return _ask_inside(hosts[place.node.host], place)
-    connection = http.client.HTTPConnection("127.0.0.1", place.published, timeout=PROBE_SECONDS)
-    try:
-        connection.request("GET", place.path)
-        response = connection.getresponse()
-        body = response.read()
-    except (OSError, http.client.HTTPException) as problem:
-        return None, f"does not answer ({type(problem).__name__})"
-    finally:
-        connection.close()
+    for path in place.paths:
+        connection = http.client.HTTPConnection("127.0.0.1", place.published, timeout=PROBE_SECONDS)
+        try:
+            connection.request("GET", path)
+            response = connection.getresponse()
+            body = response.read()
+        except (OSError, http.client.HTTPException) as problem:
+            return None, f"does not answer ({type(problem).__name__})"
+        finally:
+            connection.close()
+        if response.status != http.client.NOT_FOUND:
+            break
     if response.status != http.client.OK:
         return None, f"answers {response.status} {response.reason}"
     return _read(body), None
@@ -267,17 +271,24 @@ def _ask_at(hosts: Mapping[str, Host], place: Place) -> tuple[Any, str | None]:
 
 # Prints what a service answers. The first word of a failure is what people are told.
 _FETCH = """
-import sys, urllib.request
-try:
-    print(urllib.request.urlopen(sys.argv[1], timeout=float(sys.argv[2])).read().decode())
-except OSError as problem:
-    sys.exit(f"does not answer ({type(getattr(problem, 'reason', problem)).__name__})")
+import sys, urllib.error, urllib.request
+for url in sys.argv[2:]:
+    try:
+        print(urllib.request.urlopen(url, timeout=float(sys.argv[1])).read().decode())
+        sys.exit()
+    except urllib.error.HTTPError as problem:
+        said = f"answers {problem.code} {problem.reason}"
+        if problem.code != 404:
+            break
+    except OSError as problem:
+        sys.exit(f"does not answer ({type(getattr(problem, 'reason', problem)).__name__})")
+sys.exit(said)
 """
 
 
 def _ask_inside(host: Host, place: Place) -> tuple[Any, str | None]:
-    url = f"http://{place.node.name}:{place.port}{place.path}"
-    command = ["python3", "-ISc", _FETCH, url, str(PROBE_SECONDS)]
+    urls = [f"http://{place.node.name}:{place.port}{path}" for path in place.paths]
+    command = ["python3", "-ISc", _FETCH, str(PROBE_SECONDS), *urls]
     try:
         code, text = docker_exec.output_of(host, place.node.container, command)
     except EpicError as problem:
@@ -297,6 +308,7 @@ def probe_all(
     probes: Mapping[str, AppProbe],
     asked: Callable[[Place], tuple[Any, str | None]],
     *,
+    published: Published | None = None,
     is_behind_gateway: bool | None = False,
 ) -> Answers:
     """Ask every service that has a probe; each place is asked once.
@@ -305,21 +317,23 @@ def probe_all(
         cluster: The cluster.
         probes: The probe of each service that has one.
         asked: Asks at a place; returns JSON and why there is no answer.
-        is_behind_gateway: Whether services were told the paths that they have behind a gateway;
-            None where nobody knows now.
+        published: What is published of the nodes; what the store has reserved, if None.
+        is_behind_gateway: Whether the cluster is reached by a gateway now; None where nobody knows.
+            Services learn the paths that they have behind one, and forget them, only when their
+            nodes are started again, so they are asked by both.
     """
-    prefixes = {} if is_behind_gateway is False else path_prefixes(cluster)
+    prefixes = path_prefixes(cluster)
     places: dict[tuple[str, str, str], Place] = {}
     for node in cluster.nodes:
         for endpoint in cluster.spec.role(node.role).endpoints:
             for probe in probes.values():
                 if probe.endpoint == endpoint.name:
-                    prefix = prefixes.get((endpoint.name, node.name), "")
-                    paths = (prefix + probe.path, "")
-                    if prefix and is_behind_gateway is None:
-                        paths = (probe.path, paths[0])
-                    place = Place(node, endpoint.port, node.ports.get(endpoint.name), *paths)
-                    places[endpoint.name, node.name, probe.path] = place
+                    paths = [probe.path]
+                    if prefix := prefixes.get((endpoint.name, node.name)):
+                        paths.insert(0 if is_behind_gateway else 1, prefix + probe.path)
+                    places[endpoint.name, node.name, probe.path] = Place(
+                        node, endpoint.port, _port(node, endpoint, published), tuple(paths)
+                    )
     distinct = [*places.values()]
     with ThreadPoolExecutor(max(len(distinct), 1)) as pool:
         said = dict(zip(places, pool.map(asked, distinct), strict=True))
@@ -350,7 +364,11 @@ def path_prefixes(cluster: ClusterRecord) -> dict[tuple[str, str], str]:
 
 
 def endpoints(
-    cluster: ClusterRecord, *, with_token: bool, gateway: Gateway | None = None
+    cluster: ClusterRecord,
+    *,
+    with_token: bool,
+    gateway: Gateway | None = None,
+    published: Published | None = None,
 ) -> tuple[EndpointStatus, ...]:
     """Return a cluster's addresses.
 
@@ -359,17 +377,62 @@ def endpoints(
     found = []
     for node in cluster.nodes:
         for endpoint in cluster.spec.role(node.role).endpoints:
+            port = _port(node, endpoint, published)
             if gateway:
                 url = gateway.url + endpoint_prefix(node, endpoint.name) + endpoint.path
+                reach = "gateway"
             else:
-                url = _url(cluster, node, endpoint, with_token=with_token)
-            found.append(EndpointStatus(endpoint.name, endpoint.label, node.short_name, url))
+                url = _url(cluster, node, endpoint, port, with_token=with_token)
+                reach = "network" if port is None else "host"
+            found.append(EndpointStatus(endpoint.name, endpoint.label, node.short_name, url, reach))
     return tuple(found)
 
 
-def _url(cluster: ClusterRecord, node: Node, endpoint: Endpoint, *, with_token: bool) -> str:
-    published = node.ports.get(endpoint.name)
-    where = f"127.0.0.1:{published}" if published else f"{node.name}:{endpoint.port}"
+def way_to(cluster: ClusterRecord, found: Iterable[EndpointStatus], gateway: Gateway | None) -> str:
+    """Return what opens a way to addresses that nobody outside reaches; empty where there is one.
+
+    Args:
+        cluster: The cluster.
+        found: Its addresses.
+        gateway: The gateway of the site, whether or not the cluster is behind it.
+    """
+    if cluster.wanted != "running" or all(item.reach != "network" for item in found):
+        return ""
+    if gateway is None and any(node.address for node in cluster.nodes):
+        return "epic-run gateway up makes a way to the addresses above, which nobody reaches."
+    repair = f"epic-run repair {cluster.name}"
+    if gateway is None:
+        return f"{repair} publishes the addresses above on this machine; it restarts nodes."
+    return f"epic-run gateway up && {repair} opens the way to the addresses above."
+
+
+def published_ports(containers: Iterable[Mapping[str, Any]]) -> dict[str, dict[int, int]]:
+    """Return what Docker's summaries of running containers say of published ports."""
+    return {
+        container["Names"][0].lstrip("/"): {
+            port["PrivatePort"]: port["PublicPort"]
+            for port in container.get("Ports") or ()
+            if "PublicPort" in port
+        }
+        for container in containers
+        if container["State"] == "running"
+    }
+
+
+def _port(node: Node, endpoint: Endpoint, published: Published | None) -> int | None:
+    """Return this machine's port of an endpoint.
+
+    A running container's own word goes before what is reserved for the node.
+    """
+    if published is not None and node.container in published:
+        return published[node.container].get(endpoint.port)
+    return node.ports.get(endpoint.name)
+
+
+def _url(
+    cluster: ClusterRecord, node: Node, endpoint: Endpoint, port: int | None, *, with_token: bool
+) -> str:
+    where = f"127.0.0.1:{port}" if port else f"{node.name}:{endpoint.port}"
     url = f"http://{where}{endpoint.path}"
     if endpoint.token and with_token:
         # Without Vault, the address is of use all the same: the service asks for the token.
@@ -406,6 +469,7 @@ def cluster_status(
         for container in containers
     }
     wanted_running = cluster.wanted == "running"
+    published = published_ports(live.values())
     answers: Answers = {}
     if wanted_running and live:
 
@@ -416,7 +480,9 @@ def cluster_status(
             with within(PROBING_SECONDS):
                 return ask(hosts, place)
 
-        answers = probe_all(cluster, probes, asked, is_behind_gateway=is_behind_gateway)
+        answers = probe_all(
+            cluster, probes, asked, published=published, is_behind_gateway=is_behind_gateway
+        )
     busy = operation is not None and is_alive(operation, time.time())
     nodes = tuple(
         node_status(
@@ -435,6 +501,7 @@ def cluster_status(
     nodes = tuple(replace(node, warning=warnings.get(node.name, "")) for node in nodes)
     strays = tuple(sorted(live.keys() - {node.container for node in cluster.nodes}))
     colour, reason = health(nodes, cluster.wanted, strays)
+    addresses = endpoints(cluster, with_token=with_token, gateway=gateway, published=published)
     return ClusterStatus(
         name=cluster.name,
         tenant=cluster.tenant,
@@ -444,9 +511,10 @@ def cluster_status(
         health=colour,
         reason=reason,
         nodes=nodes,
-        endpoints=endpoints(cluster, with_token=with_token, gateway=gateway),
+        endpoints=addresses,
         strays=strays,
         operation=_operation(operation, busy=busy),
+        way=way_to(cluster, addresses, site_gateway()),
     )
 
 

@@ -10,16 +10,16 @@ def gateway_map(routes: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     """Return routes as entries of the gateway's map, as the module epic_gateway takes them.
 
     Args:
-        routes: With `path` (`/TENANT/CLUSTER/NODE/ENDPOINT`), `container`, `port`, `keeps_path`
-            (whether the service knows its path, which is else taken off) and `member` (the one
-            whom it is for, or `*`).
+        routes: With `path` (`/TENANT/CLUSTER/NODE/ENDPOINT`), `container`, `port`, `mode` (`keep`
+            where the service knows its path, `strip` where that is taken off, `ssh` for one that
+            an upgrade leads to) and `member` (the one whom it is for, or `*`).
     """
     return {
         route["path"].lstrip("/"): "|".join(
             (
                 route["container"],
                 str(route["port"]),
-                "keep" if route["keeps_path"] else "strip",
+                route["mode"],
                 route["member"],
             )
         )

@@ -26,6 +26,7 @@ VERBS = {
     "Work": {
         "submit": "Run a job on a cluster, and follow its output.",
         "shell": "Open a shell on a node.",
+        "ssh": "Open a shell on a node by ssh, through the gateway.",
         "logs": "Show the logs of a cluster's services.",
     },
     "Files": {

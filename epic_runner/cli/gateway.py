@@ -118,8 +118,18 @@ def down(*, yes: bool, output: str) -> None:
     if not yes:
         click.confirm(f"Remove the gateway {known.url}, and end all connections?", abort=True)
     with acting(output) as context:
-        lifecycle.down(context, known)
-    emit({"removed": known.name}, lambda: click.echo(f"{known.url} is gone."), output)
+        left = lifecycle.down(context, known)
+
+    def human() -> None:
+        click.echo(f"{known.url} is gone.")
+        for name in left:
+            click.echo(
+                click.style("Hint: ", fg="cyan")
+                + f" epic-run repair {name} brings its addresses back to this machine; it restarts "
+                "its nodes."
+            )
+
+    emit({"removed": known.name, "left": left}, human, output)
 
 
 def _show(output: str) -> None:
@@ -160,7 +170,8 @@ def _print_state(data: dict[str, Any]) -> None:
     click.echo(f"  ends         {data['certificate_ends'][:10]}")
     if data["authority_file"]:
         click.echo(f"  authority    {data['authority_file']} (let browsers trust it)")
-    for path in data["paths"]:
+    # Every node has a path for ssh, which no browser opens.
+    for path in (path for path in data["paths"] if not path.endswith("/ssh")):
         click.echo(f"  {data['url']}{path}/")
     if data["state"] != "running":
         click.echo(click.style("Hint: ", fg="cyan") + " epic-run gateway up")

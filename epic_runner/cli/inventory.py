@@ -7,7 +7,7 @@ import yaml
 
 from epic_runner import egress
 from epic_runner.cli.common import tenant_option
-from epic_runner.gateway import site
+from epic_runner.gateway import site, ssh_keys
 from epic_runner.inventory import cluster_inventory
 from epic_runner.output import emit, output_option
 from epic_runner.resources import content_root
@@ -40,13 +40,15 @@ def inventory(cluster: str | None, *, content: bool, tenant: str | None, output:
     with store.read() as transaction:
         record = transaction.find_cluster(cluster, tenant)
         owner = transaction.tenant(record.tenant)
-    cluster_token(record.tenant, record.name)
+    token = cluster_token(record.tenant, record.name)
+    gateway = site.load()
     data = cluster_inventory(
         record,
         owner,
         site_hosts(store),
         secrets=cluster_secrets(record.tenant, record.name),
-        gateway=site.load(),
+        gateway=gateway,
+        ssh=ssh_keys.node_trust(record.tenant, record.name, token) if gateway else None,
         ways_out=egress.load(),
     )
     emit(data, lambda: click.echo(yaml.safe_dump(data, sort_keys=False), nl=False), output)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from epic_runner.output import emit, output_option
@@ -17,6 +19,10 @@ from epic_runner.store import Store
     show_default=True, help="How long the session lasts.",
 )  # fmt: skip
 @click.option("--token", is_flag=True, help="Print the session itself, for programs.")
+@click.option(
+    "--ssh", "folder", metavar="DIR", type=click.Path(path_type=Path),
+    help="Write a folder with all that ssh to the cluster's nodes needs, to be handed over.",
+)  # fmt: skip
 @output_option
 def login(
     user: str | None,
@@ -25,6 +31,7 @@ def login(
     cluster: str | None,
     hours: float,
     token: bool,
+    folder: Path | None,
     output: str,
 ) -> None:
     """Open the gateway for a member: print an address that logs a browser in, once.
@@ -36,10 +43,14 @@ def login(
     Examples:
       epic-run login --cluster lab
       epic-run login bob --tenant analytics --hours 2
+      epic-run login bob --cluster lab --ssh lab-ssh && ssh -F lab-ssh/config lab
       curl --cookie "__Secure-epic=$(epic-run login --token)" https://gw:8443/…
     """
     from epic_runner.gateway import lifecycle, site
 
+    if folder is not None:
+        _write_folder(folder, user, tenant, cluster, hours, output)
+        return
     gateway = site.load_or_refuse()
     with Store().read() as transaction:
         made = lifecycle.login(
@@ -63,5 +74,38 @@ def login(
                 "within 10 minutes.",
                 err=True,
             )
+
+    emit(data, human, output)
+
+
+def _write_folder(
+    folder: Path,
+    user: str | None,
+    tenant: str | None,
+    cluster: str | None,
+    hours: float,
+    output: str,
+) -> None:
+    from epic_runner.gateway import ssh_folder
+    from epic_runner.site import site_hosts
+
+    if cluster is None:
+        raise click.UsageError("--ssh is for the nodes of one cluster: --cluster NAME.")
+    store = Store()
+    with store.read() as transaction:
+        record = transaction.find_cluster(cluster, tenant)
+    gateway = ssh_folder.reached(record, site_hosts(store))
+    with store.read() as transaction:
+        member = ssh_folder.write(transaction, gateway, record, folder, user=user, hours=hours)
+    data = {"user": member, "tenant": record.tenant, "cluster": record.name, "hours": hours,
+            "folder": str(folder)}  # fmt: skip
+
+    def human() -> None:
+        click.echo(f"ssh -F {folder}/config {record.name}")
+        click.echo(
+            f"Opens the nodes of {record.tenant}/{record.name} as {member} for {hours:g} h, to "
+            "whoever has the folder. Where it was moved: python3 tunnel.py --configure",
+            err=True,
+        )
 
     emit(data, human, output)

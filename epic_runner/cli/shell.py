@@ -30,7 +30,7 @@ _MARK = "EPIC_SHELL"
 _END = 'for p in /proc/[0-9]*; do grep -qzx "$1" $p/environ && kill ${p#/proc/}; done 2>/dev/null'
 
 
-class _Shell(click.Command):
+class CommandBehindDashes(click.Command):
     """A command that takes what stands behind `--` as it is."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -41,7 +41,7 @@ class _Shell(click.Command):
         return rest
 
 
-@click.command(cls=_Shell, options_metavar="[OPTIONS]")
+@click.command(cls=CommandBehindDashes, options_metavar="[OPTIONS]")
 @click.argument("cluster")
 @click.argument("node", required=False)
 @click.option(

@@ -6,10 +6,18 @@ from typing import Any
 
 import click
 
-from epic_runner.gateway.site import behind, load
+from epic_runner import docker_api
+from epic_runner.everywhere import ask_any
+from epic_runner.gateway.site import behind, folder, load
 from epic_runner.output import table
 from epic_runner.site import site_hosts
-from epic_runner.status import ClusterStatus, EndpointStatus, endpoints
+from epic_runner.status import (
+    ClusterStatus,
+    EndpointStatus,
+    endpoints,
+    published_ports,
+    way_to,
+)
 from epic_runner.store import ClusterRecord, Store
 
 COLOURS = {"green": "green", "yellow": "yellow", "red": "red"}
@@ -31,18 +39,28 @@ def result(cluster: ClusterRecord, verb: str) -> dict[str, Any]:
 
 def addresses(cluster: ClusterRecord) -> tuple[EndpointStatus, ...]:
     """Return where a cluster is reached, by its gateway where it has one."""
-    # Without nodes, or a gateway, there is nothing to ask Docker for.
-    is_asked = bool(cluster.nodes) and load() is not None
-    gateway = behind(cluster.tenant, cluster.name, site_hosts(Store())) if is_asked else None
-    return endpoints(cluster, with_token=True, gateway=gateway)
+    # Where there never was a gateway, there is nothing to ask Docker for.
+    if not cluster.nodes or not folder().exists():
+        return endpoints(cluster, with_token=True)
+    hosts = site_hosts(Store())
+    labels = {"epic.tenant": cluster.tenant, "epic.cluster": cluster.name}
+    used = [hosts[name] for name in {node.host for node in cluster.nodes} if name in hosts]
+    found = ask_any(used, lambda host: docker_api.containers(host, labels))
+    return endpoints(
+        cluster,
+        with_token=True,
+        gateway=behind(cluster.tenant, cluster.name, hosts),
+        published=published_ports(item for items in found.values() for item in items),
+    )
 
 
 def print_endpoints(cluster: ClusterRecord) -> None:
     """Print that a cluster is ready, and where."""
     click.secho(f"{cluster.name} is ready.", bold=True)
-    rows = [(item.label, item.url) for item in addresses(cluster)]
-    for label, url in rows:
-        click.echo(f"  {label:<14} {url}")
+    found = addresses(cluster)
+    for item in found:
+        click.echo(f"  {item.label:<14} {item.url}")
+    _print_hint(way_to(cluster, found, load()))
 
 
 def print_status(status: ClusterStatus) -> None:
@@ -69,7 +87,10 @@ def print_status(status: ClusterStatus) -> None:
             + (f" in phase {operation['phase']!r}" if operation["phase"] else "")
             + (f": {operation['error']}" if operation["error"] else ".")
         )
-    hint = next_step(status)
+    _print_hint(next_step(status) or status.way)
+
+
+def _print_hint(hint: str) -> None:
     if hint:
         click.echo(click.style("Hint: ", fg="cyan") + f" {hint}")
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from epic_runner.errors import InputError, NotFound
+from epic_runner.errors import EpicError, InputError, NotFound
 from epic_runner.gateway import certificates, sessions, site
 from epic_runner.gateway.paths import endpoint_prefix, endpoints
 from epic_runner.gateway.site import Gateway
@@ -140,10 +140,22 @@ def up(
     site.keep(gateway)
 
 
-def down(context: Context, gateway: Gateway) -> None:
-    """Remove the gateway; its keys and certificates stay."""
+def down(context: Context, gateway: Gateway) -> list[str]:
+    """Remove the gateway; its keys and certificates stay.
+
+    Returns the running clusters that were behind it, as `TENANT/CLUSTER`: nobody reaches them
+    until they are repaired.
+    """
+    with context.store.read() as transaction:
+        clusters = [item for item in transaction.clusters() if item.wanted == "running"]
+    try:
+        outside = not_routed(gateway, clusters, dict(context.hosts))
+    except EpicError:
+        outside = []  # its host is away, so it is not told what it led to
     _play(context, gateway, "gateway-remove", {"gateway_name": gateway.name})
     site.forget()
+    names = [f"{cluster.tenant}/{cluster.name}" for cluster in clusters]
+    return [name for name in names if name not in outside]
 
 
 def login(

@@ -15,6 +15,10 @@ _MISLEADING = frozenset({"history", "proxy"})
 
 EVERYBODY = "*"
 
+# The endpoint of every node that no app declares: its SSH server, and the port where that waits.
+SSH = "ssh"
+SSH_PORT = 22
+
 
 def segment(name: str) -> str:
     """Return the segment that stands for a tenant or cluster of this name."""
@@ -43,15 +47,28 @@ def endpoints(spec: ClusterSpec, nodes: tuple[Node, ...]) -> Iterator[tuple[Node
 def routes(spec: ClusterSpec, nodes: tuple[Node, ...], owner: str) -> list[dict[str, Any]]:
     """Return the routes to the endpoints of nodes, as the role `gateway` takes them.
 
-    What is opened with the cluster's token acts as its owner, so it is for the owner alone.
+    What is opened with the cluster's token acts as its owner, so it is for the owner alone. Every
+    node's SSH server is for all members, whom it knows by their certificates.
     """
     return [
-        {
-            "path": endpoint_prefix(node, endpoint.name),
-            "container": node.container,
-            "port": endpoint.port,
-            "keeps_path": endpoint.keeps_path,
-            "member": owner if endpoint.token else EVERYBODY,
-        }
-        for node, endpoint in endpoints(spec, nodes)
+        *(
+            {
+                "path": endpoint_prefix(node, endpoint.name),
+                "container": node.container,
+                "port": endpoint.port,
+                "mode": "keep" if endpoint.keeps_path else "strip",
+                "member": owner if endpoint.token else EVERYBODY,
+            }
+            for node, endpoint in endpoints(spec, nodes)
+        ),
+        *(
+            {
+                "path": endpoint_prefix(node, SSH),
+                "container": node.container,
+                "port": SSH_PORT,
+                "mode": SSH,
+                "member": EVERYBODY,
+            }
+            for node in nodes
+        ),
     ]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping
+import secrets
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,6 +18,9 @@ from epic_runner.resources import home, private_directory
 DEFAULT_NAME = "gateway"
 DEFAULT_PORT = 8443
 ANY_ADDRESS = "0.0.0.0"  # noqa: S104 - a gateway is there to be reached
+
+# The cookie that carries a session; the role `gateway` has the same name.
+COOKIE = "__Secure-epic"
 
 _HTTPS_PORT = 443
 _ROUTES_FILE = "/var/lib/gateway/routes.map"
@@ -73,6 +78,26 @@ def keep_file(name: str, content: bytes) -> Path:
     draft.write_bytes(content)
     draft.replace(path)
     return path
+
+
+def keep_once(name: str, make: Callable[[], bytes]) -> bytes:
+    """Return what a file of the gateway's holds; the first one who asks makes it.
+
+    Of several at once, one makes it for all.
+    """
+    path = file(name)
+    with contextlib.suppress(FileNotFoundError):
+        return path.read_bytes()
+    private_directory(folder())
+    draft = path.with_name(f".{name}.{secrets.token_hex(4)}")
+    draft.touch(0o600)
+    try:
+        draft.write_bytes(make())
+        with contextlib.suppress(FileExistsError):
+            path.hardlink_to(draft)
+    finally:
+        draft.unlink()
+    return path.read_bytes()
 
 
 def load() -> Gateway | None:

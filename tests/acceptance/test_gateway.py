@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import hmac
-import http.client
 import json
 import socket
 import ssl
@@ -13,22 +11,22 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
+import gateway_support
 import life_support
 import pytest
 import websocket
-from browser import Browser, browser
-from life_support import Site, until
+from browser import browser
+from gateway_support import COOKIE, Gated, published
+from life_support import until
 
 from epic_runner.gateway import certificates, sessions
 
 pytestmark = [pytest.mark.docker, pytest.mark.alone]
 
-COOKIE = "__Secure-epic"
 # A page of a running application, with everything that has a tab of its own.
 WORKS = """
 import pathlib, sys, time
@@ -69,105 +67,26 @@ CELL = """
 })()
 """
 
-LOGINS = 5
-
-
-@dataclass(frozen=True)
-class Gated:
-    """A site with a gateway before the cluster `one`."""
-
-    site: Site
-    port: int
-
-    @property
-    def authority(self) -> Path:
-        return self.site.home / "gateway" / "ca.pem"
-
-    @property
-    def container(self) -> str:
-        return f"epic-{self.site.tenant}-gw"
-
-    def path(self, endpoint: str, cluster: str = "one") -> str:
-        return f"/{self.site.tenant}/{cluster}/master-1/{endpoint}"
-
-    def token(self, *arguments: str) -> str:
-        return str(self.site.json("login", "--token", *arguments)["token"])
-
-    def login_code(self, *arguments: str) -> str:
-        return str(self.site.json("login", *arguments)["code"])
-
-    def log_in(self, tab: Browser, home: str, *arguments: str) -> None:
-        """Open login addresses until one leads to `home`.
-
-        The network of the machine may change while the page sends its code, which is good once.
-        """
-        for _ in range(LOGINS):
-            tab.go(self.site.json("login", *arguments)["url"])
-            with contextlib.suppress(AssertionError):
-                tab.wait_for(f"location.href === {json.dumps(home)}", seconds=20)
-                return
-        raise AssertionError(f"{LOGINS} logins did not lead to {home}, but to {tab.url}")
-
-    def connect(self) -> http.client.HTTPSConnection:
-        context = ssl.create_default_context(cafile=str(self.authority))
-        return http.client.HTTPSConnection("localhost", self.port, timeout=120, context=context)
-
-    def ask(
-        self, path: str, token: str | None = None, *, body: str | None = None, **headers: str
-    ) -> tuple[int, http.client.HTTPMessage, str]:
-        """Ask the gateway; return status, headers and body."""
-        connection = self.connect()
-        if token is not None:
-            headers["Cookie"] = f"{COOKIE}={token}"
-        sent = {name.replace("_", "-"): value for name, value in headers.items()}
-        connection.request("GET" if body is None else "POST", path, body=body, headers=sent)
-        response = connection.getresponse()
-        text = response.read().decode("utf-8", "replace")
-        connection.close()
-        return response.status, response.headers, text
-
-    def status(self, path: str, token: str | None = None, **headers: str) -> int:
-        return self.ask(path, token, **headers)[0]
-
-    def routes(self) -> str:
-        return self.site.docker("exec", self.container, "cat", "/var/lib/gateway/routes.map")
-
-    def networks(self) -> set[str]:
-        found = self.site.docker("inspect", self.container)
-        return set(json.loads(found)[0]["NetworkSettings"]["Networks"])
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
 
 @pytest.fixture(scope="module")
 def gated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gated]:
     """A gateway that came after its first cluster, which a repair has put behind it."""
-    with life_support.site(tmp_path_factory.mktemp("gateway")) as site:
-        made = Gated(site, free_port())
+    with (
+        life_support.site(tmp_path_factory.mktemp("gateway")) as site,
+        gateway_support.gateway(site) as made,
+    ):
         site.run("launch", site.template("one", services=["jupyter"]))
         before = {item["name"]: item["url"] for item in site.status("one")["endpoints"]}
         assert before["spark-master"].startswith("http://127.0.0.1:")
-        try:
-            up = site.json(
-                "gateway", "up", "--name", f"{site.tenant}-gw", "--port", str(made.port),
-                "--public-name", "localhost",
-            )  # fmt: skip
-            assert up["state"] == "running"
-            assert up["not_behind"] == [f"{site.tenant}/one"]
-            assert site.status("one")["health"] == "green"
-            site.run("repair", "one")
-            assert site.json("gateway", "status")["not_behind"] == []
-            yield made
-        finally:
-            site.run("gateway", "down", "--yes", code=None)
-            for kind, name in (("network", "rm"), ("volume", "rm")):
-                subprocess.run(
-                    ["docker", kind, name, made.container], capture_output=True, check=False
-                )
+        assert published(site, "one")
+        up = made.up()
+        assert up["state"] == "running"
+        assert up["not_behind"] == [f"{site.tenant}/one"]
+        status = site.status("one")
+        assert (status["health"], status["way"]) == ("green", "")
+        site.run("repair", "one")
+        assert site.json("gateway", "status")["not_behind"] == []
+        yield made
 
 
 @pytest.fixture
@@ -469,25 +388,15 @@ def test_only_the_gateway_is_reached_from_outside(gated: Gated) -> None:
     outside = gated.site.docker(
         "network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Gateway}}"
     )
-    nodes = [
-        int(binding["HostPort"])
-        for node in gated.site.nodes("one").values()
-        for bound in (node["NetworkSettings"]["Ports"] or {}).values()
-        for binding in bound or ()
-    ]
-    assert nodes
-    assert answers(outside, gated.port)
-    assert [port for port in nodes if answers(outside, port)] == []
+    with socket.create_connection((outside, gated.port), timeout=5):
+        pass
+    # Not even this machine reaches nodes past the gateway, and still their services are asked.
+    assert published(gated.site, "one") == []
+    status = gated.site.status("one")
+    assert status["health"] == "green"
+    assert {item["reach"] for item in status["endpoints"]} == {"gateway"}
     forwarding = gated.site.docker("exec", gated.container, "cat", "/proc/sys/net/ipv4/ip_forward")
     assert forwarding == "0"
-
-
-def answers(address: str, port: int) -> bool:
-    try:
-        with socket.create_connection((address, port), timeout=5):
-            return True
-    except OSError:
-        return False
 
 
 def test_the_gateway_may_be_lost_and_comes_back_with_its_routes(gated: Gated) -> None:

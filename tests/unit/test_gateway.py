@@ -51,17 +51,22 @@ def test_no_segment_misleads_the_scripts_of_sparks_pages(name: str, segment: str
 def test_every_endpoint_of_every_node_has_a_path_of_its_own() -> None:
     cluster = record(spec(endpoints=(PAGE, LAB)), "master-1", "master-2", "worker-1")
     routes = paths.routes(cluster.spec, cluster.nodes, "ada")
-    assert [(route["path"], route["member"], route["keeps_path"]) for route in routes] == [
-        ("/work/lab/master-1/spark-master", "*", False),
-        ("/work/lab/master-1/jupyter", "ada", True),
-        ("/work/lab/master-2/spark-master", "*", False),
-        ("/work/lab/master-2/jupyter", "ada", True),
+    assert [(route["path"], route["member"], route["mode"]) for route in routes] == [
+        ("/work/lab/master-1/spark-master", "*", "strip"),
+        ("/work/lab/master-1/jupyter", "ada", "keep"),
+        ("/work/lab/master-2/spark-master", "*", "strip"),
+        ("/work/lab/master-2/jupyter", "ada", "keep"),
+        ("/work/lab/master-1/ssh", "*", "ssh"),
+        ("/work/lab/master-2/ssh", "*", "ssh"),
+        ("/work/lab/worker-1/ssh", "*", "ssh"),
     ]
 
 
 def test_a_node_of_a_role_that_is_gone_has_no_route() -> None:
     cluster = record(spec(), "master-1", "other-1")
-    assert len(paths.routes(cluster.spec, cluster.nodes, "ada")) == 1
+    pages = [route for route in paths.routes(cluster.spec, cluster.nodes, "ada")
+             if route["mode"] != "ssh"]  # fmt: skip
+    assert len(pages) == 1
 
 
 @pytest.mark.parametrize(
@@ -94,14 +99,18 @@ def test_a_service_that_knows_its_path_is_asked_there() -> None:
     asked: list[str] = []
 
     def ask(place: Place) -> tuple[object, None]:
-        asked.append(f"{place.published}{place.path}")
+        asked.append(f"{place.published} {' '.join(place.paths)}")
         return {}, None
 
     assert probe_all(cluster, probes, ask) == {("jupyter", "lab-master-1"): None}
     assert probe_all(cluster, probes, ask, is_behind_gateway=True) == {
         ("jupyter", "lab-master-1"): None
     }
-    assert asked == ["20001/api", "20001/work/lab/master-1/jupyter/api"]
+    behind = "/work/lab/master-1/jupyter/api"
+    assert asked == [f"20001 /api {behind}", f"20001 {behind} /api"]
+    nothing = {node.container: dict[int, int]()}
+    probe_all(cluster, probes, ask, published=nothing)
+    assert asked[-1] == f"None /api {behind}"
 
 
 def test_an_inventory_has_a_gateway_only_where_the_site_has_one() -> None:

@@ -114,8 +114,8 @@ def test_routes_become_entries_of_the_map() -> None:
     route = {"path": "/work/lab/master-1/jupyter", "container": "c", "port": 8888}
     made = filters.gateway_map(
         [
-            {**route, "keeps_path": True, "member": "ada"},
-            {**route, "path": "/a/b/c/d", "keeps_path": False, "member": "*"},
+            {**route, "mode": "keep", "member": "ada"},
+            {**route, "path": "/a/b/c/d", "mode": "strip", "member": "*"},
         ]
     )
     assert made == {"work/lab/master-1/jupyter": "c|8888|keep|ada", "a/b/c/d": "c|8888|strip|*"}

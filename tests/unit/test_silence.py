@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.server
 import socket
 import threading
 import time
@@ -351,21 +352,46 @@ def test_services_are_asked_at_both_paths_while_the_gateway_s_host_is_silent(
     assert asked == ["/api"]
 
 
-def test_both_paths_are_known_only_while_it_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_path_that_a_service_does_not_know_is_not_its_answer() -> None:
+    class Notebook(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path.startswith("/work") else 404)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Notebook)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    node = record(spec(), "master-1").nodes[0]
+    try:
+        place = Place(node, 8888, server.server_port, ("/api", "/work/lab/api"))
+        assert status.ask({}, place) == (None, None)
+        place = Place(node, 8888, server.server_port, ("/api",))
+        assert status.ask({}, place) == (None, "answers 404 Not Found")
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_a_service_is_asked_first_by_the_path_that_is_likely(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     cluster = record(spec(), "master-1", "worker-1")
     monkeypatch.setattr(
         status, "path_prefixes", lambda _: {("spark-master", "lab-master-1"): "/work/lab"}
     )
     probe = status.AppProbe(endpoint="spark-master", path="/json/")
-    seen: list[tuple[str, str]] = []
+    seen: list[tuple[str, ...]] = []
 
     def asked(place: Place) -> tuple[Any, str | None]:
-        seen.append((place.path, place.otherwise))
+        seen.append(place.paths)
         return {}, None
 
     for way in (False, True, None):
         probe_all(cluster, {"spark-master": probe}, asked, is_behind_gateway=way)
-    assert seen == [("/json/", ""), ("/work/lab/json/", ""), ("/json/", "/work/lab/json/")]
+    plain, behind = "/json/", "/work/lab/json/"
+    assert seen == [(plain, behind), (behind, plain), (plain, behind)]
 
 
 def test_a_sign_of_life_is_asked_for_by_the_smallest_question(engine) -> None:

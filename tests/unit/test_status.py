@@ -100,11 +100,11 @@ def test_every_address_is_asked_once() -> None:
     asked = []
 
     def ask(place: Place) -> tuple[Any, str | None]:
-        asked.append((place.published, place.path))
+        asked.append((place.published, place.paths))
         return {"workers": [{"host": "lab-worker-2", "state": "ALIVE"}]}, None
 
     answers = probe_all(cluster, {"spark-worker": PROBE}, ask)
-    assert asked == [(20000, "/json/")]
+    assert asked == [(20000, ("/json/",))]
     assert answers["spark-worker", "lab-worker-2"] is None
     assert answers["spark-worker", "lab-worker-3"] == "not registered"
 
