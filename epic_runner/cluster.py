@@ -91,6 +91,7 @@ class ClusterSpec:
     """A template made whole: what `launch` brings into being.
 
     `app` is the catalogue entry's name and `app_version` the version of its software.
+    `connections` are clusters of the same tenant that this one's notebooks and jobs may run on.
     """
 
     name: str
@@ -98,6 +99,7 @@ class ClusterSpec:
     app: str
     app_version: str
     roles: tuple[RoleSpec, ...]
+    connections: tuple[str, ...] = ()
 
     @property
     def node_count(self) -> int:
@@ -138,7 +140,9 @@ class ClusterSpec:
             )
             for role in data["roles"]
         )
-        return cls(**{**data, "roles": roles})
+        # Specs of clusters that an earlier version made know of no connections.
+        connections = tuple(data.get("connections", ()))
+        return cls(**{**data, "roles": roles, "connections": connections})
 
 
 @dataclass(frozen=True)

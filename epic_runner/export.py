@@ -48,6 +48,8 @@ def documents(cluster: ClusterRecord, catalog: Catalog) -> list[dict[str, Any]]:
         "app": f"{cluster.spec.app}@{cluster.spec.app_version}",
         "roles": roles,
     }
+    if cluster.spec.connections:
+        template["connections"] = {"clusters": list(cluster.spec.connections)}
     return [*flavors.values(), template]
 
 

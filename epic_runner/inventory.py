@@ -13,6 +13,7 @@ from typing import Any
 
 from epic_runner.addresses import of_engine
 from epic_runner.cluster import Node, RoleSpec
+from epic_runner.connections import for_inventory
 from epic_runner.egress import WaysOut, way_out
 from epic_runner.errors import InputError
 from epic_runner.gateway.paths import cluster_prefix, routes
@@ -39,6 +40,7 @@ def cluster_inventory(
     also: Iterable[str] = (),
     ways_out: WaysOut | None = None,
     ssh: Mapping[str, str] | None = None,
+    connected: Iterable[ClusterRecord] = (),
 ) -> dict[str, Any]:
     """Return the inventory of one cluster, as data for a YAML file.
 
@@ -52,6 +54,7 @@ def cluster_inventory(
         ways_out: What the site says of ways out of tenants' networks; None where no nodes are made.
         ssh: What nodes are to know for SSH through it (`gateway.ssh_keys.node_trust`); None for
             plays that fill no node, and where there is no gateway.
+        connected: The clusters on which this one's notebooks and jobs may run.
     """
     leaving = [node for node in cluster.nodes if node.short_name in cluster.leaving]
     # A cluster without a single node may still have volumes somewhere.
@@ -113,6 +116,12 @@ def cluster_inventory(
                     ],
                     "labels": labels(cluster, tenant),
                     "path": cluster_prefix(cluster.tenant, cluster.name) if gateway else "",
+                    "connections": [
+                        for_inventory(
+                            other, cluster_prefix(other.tenant, other.name) if gateway else ""
+                        )
+                        for other in connected
+                    ],
                     "routes": routes(cluster.spec, cluster.staying(), cluster.owner),
                 },
                 "epic_secrets": secrets,

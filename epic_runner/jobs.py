@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from epic_runner import docker_api, docker_exec
+from epic_runner import connections, docker_api, docker_exec
 from epic_runner.cluster import Node
 from epic_runner.errors import DockerUnavailable, EpicError, InputError, NotFound, OperationFailed
 from epic_runner.hosts import Host
@@ -40,6 +40,9 @@ KINDS = {
 PY_FILE_KINDS = (".py", ".zip", ".egg")
 # What is brought along with a job travels in memory; larger files belong in the tenant's storage.
 LARGEST_BYTES = 64 * 2**20
+
+# Spark's settings for a connected cluster, in every node; the role `spark` offers them.
+CONNECTION_FOLDER = "/etc/spark/connections/{}"
 
 # How long a follower tries to find its job again after the connection to Docker broke off.
 RECONNECT_SECONDS = 60.0
@@ -71,6 +74,7 @@ class JobRequest:
         main_class: The main class of a jar whose manifest names none.
         name: The application's name; the program's own choice if empty.
         environment: Variables that the program finds in its environment.
+        on: The connected cluster whose workers it runs on; the cluster's own if empty.
     """
 
     file: str
@@ -80,6 +84,7 @@ class JobRequest:
     main_class: str = ""
     name: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
+    on: str = ""
 
 
 @dataclass(frozen=True)
@@ -175,6 +180,22 @@ def refuse_stopped(cluster: ClusterRecord) -> None:
     )
 
 
+def _refuse_elsewhere(cluster: ClusterRecord, on: str, clusters: Iterable[ClusterRecord]) -> None:
+    """Raise InputError unless a cluster is connected to one that runs."""
+    if on not in cluster.spec.connections:
+        names = ", ".join(cluster.spec.connections)
+        raise InputError(
+            f"{cluster.name} is not connected with {on}.",
+            f"It is connected with {names}."
+            if names
+            else f"Add `connections: {{clusters: [{on}]}}` to its template, and launch it again.",
+        )
+    there = {item.name: item for item in connections.connected(cluster.spec, clusters)}
+    if on not in there:
+        raise InputError(f"The connected cluster {on} is gone.", f"Launch {on} again.")
+    refuse_stopped(there[on])
+
+
 def refuse_dead(host: Host, cluster: ClusterRecord, node: Node) -> None:
     """Raise OperationFailed unless a node's container runs."""
     try:
@@ -217,6 +238,9 @@ def start(
         cluster = transaction.find_cluster(name, tenant)
         owner = transaction.tenant(cluster.tenant)
     refuse_stopped(cluster)
+    if request.on:
+        with context.store.read() as transaction:
+            _refuse_elsewhere(cluster, request.on, transaction.clusters())
     acting = acting_user(owner, user)
     node = submitting_node(cluster)
     refuse_dead(context.hosts[node.host], cluster, node)
@@ -270,6 +294,7 @@ def job_inventory(
             "EPIC_TENANT": cluster.tenant,
             "EPIC_CLUSTER": cluster.name,
             "EPIC_NODE": job.node.short_name,
+            **({"SPARK_CONF_DIR": CONNECTION_FOLDER.format(request.on)} if request.on else {}),
             **request.environment,
         },
     }

@@ -11,7 +11,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from epic_runner import docker_api, egress, recovery
+from epic_runner import connections, docker_api, egress, recovery
 from epic_runner.addresses import next_subnet, pool
 from epic_runner.cluster import ClusterSpec, Node, newest_first
 from epic_runner.errors import HostsSilent, InputError, NotFound, PortsTaken, QuotaExceeded
@@ -87,7 +87,8 @@ def launch(
 
     Raises:
         QuotaExceeded: Tenant or hosts have no room; nothing was changed.
-        InputError: A cluster of this name exists that differs in more than its counts.
+        InputError: A cluster of this name exists that differs in more than its counts and
+            connections, or it cannot be connected as it wants to be.
         OperationFailed: A phase failed; the same call again resumes.
     """
 
@@ -98,6 +99,7 @@ def launch(
             transaction.apply_flavor(flavor)
         tenant = transaction.tenant(spec.tenant)
         owner = acting_user(tenant, user)
+        connections.check(spec, transaction.clusters(), labels)
         try:
             cluster = transaction.find_cluster(spec.name, spec.tenant)
         except NotFound:
@@ -110,6 +112,7 @@ def launch(
 
     # A Vault that is sealed, say, is told before anything is reserved.
     find_token(spec.tenant, spec.name)
+    labels = connections.image_labels(context.hosts) if spec.connections else {}
     arguments = {role.name: role.count for role in spec.roles}
     with operate(
         context.store, tenant=spec.tenant, cluster=spec.name, verb="launch", arguments=arguments,
@@ -407,7 +410,7 @@ def grown(cluster: ClusterRecord, wanted: ClusterSpec) -> ClusterSpec:
     """Return the spec of a cluster after a launch of `wanted`: never fewer nodes than before.
 
     Raises:
-        InputError: They differ in more than counts.
+        InputError: They differ in more than counts and connections.
     """
     _refuse_half_destroyed(cluster)
     have = cluster.spec
@@ -504,6 +507,7 @@ def _play(context: Context, running: Running[_Prepared], *verbs: str) -> Cluster
         if gateway is not None:
             ssh = ssh_keys.node_trust(cluster.tenant, cluster.name, token)
     ways_out = egress.load()
+    connected = _connected(context, cluster)
     waiting, attempts = list(verbs), 0
     while waiting:
         attempts += 1
@@ -516,6 +520,7 @@ def _play(context: Context, running: Running[_Prepared], *verbs: str) -> Cluster
             ssh=ssh,
             also=running.prepared.also,
             ways_out=ways_out,
+            connected=connected,
         )
         directory = running.directory
         try:
@@ -547,6 +552,14 @@ def _play(context: Context, running: Running[_Prepared], *verbs: str) -> Cluster
         else:
             del waiting[0]
     return cluster
+
+
+def _connected(context: Context, cluster: ClusterRecord) -> tuple[ClusterRecord, ...]:
+    """Return the clusters that a cluster is connected to, as they are now."""
+    if not cluster.spec.connections:
+        return ()
+    with context.store.read() as transaction:
+        return connections.connected(cluster.spec, transaction.clusters())
 
 
 def _homeless(cluster: ClusterRecord, new: Container[str], hosts: Container[str]) -> list[Node]:

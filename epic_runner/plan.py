@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from epic_runner import docker_api, quota
+from epic_runner import connections, docker_api, quota
 from epic_runner.cluster import ClusterSpec, Node
 from epic_runner.errors import NotFound
 from epic_runner.everywhere import ask_any
@@ -59,6 +59,7 @@ def make_plan(
             cluster = transaction.find_cluster(spec.name, spec.tenant)
         except NotFound:
             cluster = ClusterRecord(0, spec, "", "running", ())
+    connections.check(spec, clusters, connections.image_labels(hosts) if spec.connections else {})
     cluster = replace(cluster, spec=grown(cluster, spec))
     new = new_nodes(cluster, clusters, tenant, hosts)
     of_tenant = [other for other in clusters if other.tenant == spec.tenant]

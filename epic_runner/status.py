@@ -74,7 +74,8 @@ class ClusterStatus:
     """A whole cluster: green is as wanted, yellow works in part, red does not work.
 
     `strays` are containers that carry the cluster's labels but are not its nodes. `way` is what
-    opens a way to its addresses, where there is none.
+    opens a way to its addresses, where there is none. `connections` are the clusters that it may
+    run on as well, `troubles` what keeps it from them.
     """
 
     name: str
@@ -89,6 +90,8 @@ class ClusterStatus:
     strays: tuple[str, ...] = ()
     operation: Mapping[str, Any] | None = None
     way: str = ""
+    connections: tuple[str, ...] = ()
+    troubles: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return the status as JSON-ready data."""
@@ -449,8 +452,18 @@ def cluster_status(
     operation: OperationRecord | None,
     *,
     with_token: bool = False,
+    troubles: Iterable[str] = (),
 ) -> ClusterStatus:
-    """Look at a cluster: its containers on all hosts, then its services."""
+    """Look at a cluster: its containers on all hosts, then its services.
+
+    Args:
+        cluster: The cluster.
+        hosts: All hosts by name.
+        probes: The probe of each service that has one.
+        operation: Its last operation.
+        with_token: Whether addresses carry the cluster's token.
+        troubles: What keeps it from the clusters that it is connected to.
+    """
     labels = {"epic.tenant": cluster.tenant, "epic.cluster": cluster.name}
     used = sorted({node.host for node in cluster.nodes})
     with ThreadPoolExecutor(1) as pool:
@@ -501,6 +514,10 @@ def cluster_status(
     nodes = tuple(replace(node, warning=warnings.get(node.name, "")) for node in nodes)
     strays = tuple(sorted(live.keys() - {node.container for node in cluster.nodes}))
     colour, reason = health(nodes, cluster.wanted, strays)
+    troubles = list(troubles) if cluster.wanted == "running" else []
+    if troubles:
+        colour = "yellow" if colour == "green" else colour
+        reason = "; ".join([*([reason] if reason else []), *troubles])
     addresses = endpoints(cluster, with_token=with_token, gateway=gateway, published=published)
     return ClusterStatus(
         name=cluster.name,
@@ -515,6 +532,8 @@ def cluster_status(
         strays=strays,
         operation=_operation(operation, busy=busy),
         way=way_to(cluster, addresses, site_gateway()),
+        connections=cluster.spec.connections,
+        troubles=tuple(troubles),
     )
 
 

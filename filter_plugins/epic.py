@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -131,6 +132,88 @@ def spark_driver_mib(memory_bytes: int) -> int:
     return max(left // 2, SPARK_LEAST_MIB)
 
 
+def spark_target(
+    node_roles: Mapping[str, Mapping[str, Any]],
+    nodes: Iterable[Mapping[str, Any]],
+    url_path: str,
+    port: int,
+) -> dict[str, Any]:
+    """Return where drivers that go to a cluster find it, and what fits its workers.
+
+    Args:
+        node_roles: Its node roles, with `name`, `memory_bytes` and `services`.
+        nodes: Its nodes, with `name`, `short_name` and `role`.
+        url_path: The path below which a gateway offers it; empty without one.
+        port: The port of its masters.
+
+    Returns:
+        `url` of the masters; `proxy_url`, the path of the master's pages, only a path, since an
+        address would be written into logs of applications; `executor_mib`, the memory of executors.
+    """
+
+    def running(service: str) -> list[Mapping[str, Any]]:
+        return [role for role in node_roles.values() if service in role["services"]]
+
+    master_roles = {role["name"] for role in running("spark-master")}
+    masters = [node for node in nodes if node["role"] in master_roles]
+    workers = [spark_worker_mib(role["memory_bytes"]) for role in running("spark-worker")]
+    short_names = [node.get("short_name", "") for node in masters]
+    return {
+        "url": "spark://" + ",".join(f"{node['name']}:{port}" for node in masters),
+        "proxy_url": f"{url_path}/{short_names[0]}/spark-master" if url_path and masters else "",
+        "executor_mib": min(workers, default=SPARK_LEAST_MIB),
+    }
+
+
+def spark_folder(
+    files: Mapping[str, Mapping[str, Any]], folder: str, target: Mapping[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """Return the files of a folder of settings for drivers that go to a target."""
+    return {
+        f"{folder}/{name}": {**file, "vars": {"__spark_target": dict(target)}}
+        for name, file in files.items()
+    }
+
+
+def spark_connected(
+    connections: Iterable[Mapping[str, Any]], files: Mapping[str, Mapping[str, Any]], port: int
+) -> dict[str, dict[str, Any]]:
+    """Return the folders of settings for drivers that go to connected clusters."""
+    found: dict[str, dict[str, Any]] = {}
+    for other in connections:
+        target = spark_target(other["node_roles"], other["nodes"], other["url_path"], port)
+        found |= spark_folder(files, f"/etc/spark/connections/{other['name']}", target)
+    return found
+
+
+def jupyter_kernels(connections: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Return the kernels whose Spark runs on connected clusters, as files.
+
+    They are the image's own kernels, with other settings of Spark.
+    """
+    commands = {
+        "python3": ("Python", "python", ["/opt/venv/bin/python", "-Xfrozen_modules=off", "-m",
+                                         "ipykernel_launcher", "-f", "{connection_file}"]),
+        "ir": ("R", "R", ["/usr/lib/R/bin/R", "--slave", "-e", "IRkernel::main()", "--args",
+                          "{connection_file}"]),
+    }  # fmt: skip
+    return {
+        f"/usr/local/share/jupyter/kernels/{kernel}-{name}/kernel.json": {
+            "content": json.dumps(
+                {
+                    "argv": command,
+                    "display_name": f"{title} ({name})",
+                    "language": language,
+                    "env": {"SPARK_CONF_DIR": f"/etc/spark/connections/{name}"},
+                },
+                indent=1,
+            )
+        }
+        for name in connections
+        for kernel, (title, language, command) in commands.items()
+    }
+
+
 class FilterModule:
     """Ansible's entry to this file's filters."""
 
@@ -139,8 +222,12 @@ class FilterModule:
         return {
             "exec_commands": exec_commands,
             "reach_commands": reach_commands,
+            "jupyter_kernels": jupyter_kernels,
             "merge_offers": merge_offers,
+            "spark_connected": spark_connected,
             "spark_driver_mib": spark_driver_mib,
+            "spark_folder": spark_folder,
+            "spark_target": spark_target,
             "spark_worker_mib": spark_worker_mib,
             "with_files": with_files,
         }

@@ -406,7 +406,7 @@ class Converger:
         files = self.files(node)
         drifted = self.drifted(node, files)
         if any(not files.get(path, {}).get("quiet") for path in drifted):
-            return self.mend(node, "started" if state == "created" else "mended")
+            return self.mend(node, state, "started" if state == "created" else "mended")
         if drifted and not self.check:
             # No service reads them, so nothing is restarted.
             quiet = {path: file for path, file in files.items() if file.get("quiet")}
@@ -499,15 +499,29 @@ class Converger:
             }
         return changed
 
-    def mend(self, node: dict[str, Any], outcome: str) -> str:
+    def mend(self, node: dict[str, Any], state: str, outcome: str) -> str:
         """Write the wanted files again; the restart makes every service read them."""
         if not self.check:
             files = self.files(node)
+            self.discard(node, state, files)
             self.docker.put_files(node["container"], files)
             self.power(node, "restart", t=self.p["stop_timeout"])
             # Last: a run that is cut off before the restart has not mended the node.
             self.docker.put_files(node["container"], remembered(files))
         return outcome
+
+    def discard(self, node: dict[str, Any], state: str, files: dict[str, Any]) -> None:
+        """Remove files that a node was filled with and that are not wanted any more."""
+        gone = sorted(
+            filled_with(self.docker.read_file(node["container"], MANIFEST)) - files.keys()
+        )
+        if not gone:
+            return
+        if state not in ("running", "paused"):
+            self.power(node, "start")
+        code, _, problem = self.docker.execute(node["container"], ["rm", "-f", "--", *gone])
+        if code:
+            raise DockerError(0, f"Files that are not wanted any more stay: {problem.strip()}")
 
     def stop(self, container: dict[str, Any]) -> tuple[str, str]:
         """Stop one container."""
@@ -673,6 +687,14 @@ def digests(files: dict[str, Any]) -> dict[str, str]:
 def manifest(files: dict[str, Any]) -> str:
     """Return what a node remembers of its files."""
     return json.dumps(digests(files), sort_keys=True)
+
+
+def filled_with(known: bytes | None) -> set[str]:
+    """Return the paths that a node remembers; none where it was never filled as a whole."""
+    try:
+        return set(json.loads(known or b"{}"))
+    except ValueError:
+        return set()
 
 
 def remembered(files: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,8 @@ description:
   - A role C(NAME) that offers services holds them in the variable C(__NAME_offers), by service
     (C(common) goes to every node role). This lookup renders the ones of each node role of
     C(NAME_node_roles), with the node role in hand as C(__NAME_node_role).
-  - A file of an offer has C(content), or names a C(template) of the role.
+  - A file of an offer has C(content), or names a C(template) of the role, which C(vars) of the
+    file's own may be for.
   - It replaces a loop of C(set_fact), whose every turn costs a process.
 options:
   _terms:
@@ -93,7 +94,13 @@ class LookupModule(LookupBase):  # type: ignore[misc]
         for file in merged.get("files", {}).values():
             if "template" in file:
                 text = (_templates(role, variables) / file.pop("template")).read_text("utf-8")
-                file["content"] = templar.template(trust_as_template(text))
+                own = file.pop("vars", {})
+                if own:
+                    file["content"] = templar.copy_with_new_env(
+                        available_variables={**templar.available_variables, **own}
+                    ).template(trust_as_template(text))
+                else:
+                    file["content"] = templar.template(trust_as_template(text))
         return merged
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 import yaml
 
-from epic_runner import egress
+from epic_runner import connections, egress
 from epic_runner.cli.common import tenant_option
 from epic_runner.gateway import site, ssh_keys
 from epic_runner.inventory import cluster_inventory
@@ -40,6 +40,7 @@ def inventory(cluster: str | None, *, content: bool, tenant: str | None, output:
     with store.read() as transaction:
         record = transaction.find_cluster(cluster, tenant)
         owner = transaction.tenant(record.tenant)
+        connected = connections.connected(record.spec, transaction.clusters())
     token = cluster_token(record.tenant, record.name)
     gateway = site.load()
     data = cluster_inventory(
@@ -50,5 +51,6 @@ def inventory(cluster: str | None, *, content: bool, tenant: str | None, output:
         gateway=gateway,
         ssh=ssh_keys.node_trust(record.tenant, record.name, token) if gateway else None,
         ways_out=egress.load(),
+        connected=connected,
     )
     emit(data, lambda: click.echo(yaml.safe_dump(data, sort_keys=False), nl=False), output)

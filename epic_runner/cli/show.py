@@ -109,4 +109,6 @@ def next_step(status: ClusterStatus) -> str | None:
         return (
             f"epic-run shell {status.name} {warned[0]} -- du -xh --max-depth=2 /data tells where."
         )
+    if status.troubles and not status.strays and all(n.state == "ready" for n in status.nodes):
+        return f"start or launch it, or launch {status.name} without the connection."
     return f"epic-run {'stop' if status.wanted == 'stopped' else 'repair'} {status.name}"

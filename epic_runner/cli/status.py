@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from epic_runner import connections
 from epic_runner.cli.common import probes, tenant_option
 from epic_runner.cli.show import print_status
 from epic_runner.output import emit, output_option
@@ -30,11 +31,13 @@ def status(cluster: str, *, hide_token: bool, tenant: str | None, output: str) -
     store = Store()
     with store.read() as transaction:
         record = transaction.find_cluster(cluster, tenant)
+        troubles = connections.troubles(record.spec, transaction.clusters())
     found = cluster_status(
         record,
         site_hosts(store),
         probes(),
         last_operation(store, record),
         with_token=not hide_token,
+        troubles=troubles,
     )
     emit(found.as_dict(), lambda: print_status(found), output)

@@ -83,6 +83,10 @@ def closed_behind(args: list[str], words: int, takes_value: Callable[[str], bool
     help="A variable of the program's environment. May be repeated.",
 )  # fmt: skip
 @click.option(
+    "--on", default="", metavar="NAME",
+    help="The connected cluster on whose workers it runs; the driver stays on CLUSTER.",
+)  # fmt: skip
+@click.option(
     "--as", "user", metavar="USER", envvar="EPIC_USER",
     help="The member who runs it; the tenant's first administrator by default.",
 )  # fmt: skip
@@ -97,6 +101,7 @@ def submit(
     main_class: str,
     name: str,
     environment: tuple[str, ...],
+    on: str,
     user: str | None,
     tenant: str | None,
     output: str,
@@ -113,6 +118,7 @@ def submit(
     Examples:
       epic-run submit lab examples/jobs/pi.py 100
       epic-run submit lab --as bob --conf spark.cores.max=2 train.py --rows 5000
+      epic-run submit sandbox --on big train.py
       epic-run submit lab --py-files features.py,lib.zip /tenant/jobs/score.py
     """
     request = JobRequest(
@@ -123,6 +129,7 @@ def submit(
         main_class=main_class,
         name=name,
         environment=_pairs("--env", environment),
+        on=on,
     )
     store = Store()
     try:

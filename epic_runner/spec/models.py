@@ -315,6 +315,15 @@ class RoleRequest(Part):
     )
 
 
+class Connections(Part):
+    """What else of the tenant a cluster's members work on, with nothing to configure by hand."""
+
+    clusters: Names = Field(
+        (),
+        description="Clusters of the same tenant on which this one's notebooks and jobs may run.",
+    )
+
+
 class Template(Part):
     """A cluster minus its name: an app, and how many nodes of which size in each node role."""
 
@@ -331,6 +340,10 @@ class Template(Part):
     roles: dict[RoleName, RoleRequest] = Field(
         default_factory=dict,
         description="The node roles; one left out gets the app's least number of small nodes.",
+    )
+    connections: Connections = Field(
+        default_factory=Connections,
+        description="Larger clusters, say, that this one's notebooks may submit to.",
     )
 
     @property
@@ -460,7 +473,7 @@ MODELS: Final[dict[str, type[Flavor | Tenant | Template | App]]] = {
 LATER_KINDS: Final = frozenset({"DataTap", "Job"})
 LATER_KEYS: Final = {
     "Tenant": frozenset({"groups"}),
-    "Template": frozenset({"datataps", "connections", "actions", "lifetime", "locked"}),
+    "Template": frozenset({"datataps", "actions", "lifetime", "locked"}),
 }
 
 # Constructed without validation, whose machinery would cost every command that only imports this.

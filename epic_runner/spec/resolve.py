@@ -178,7 +178,9 @@ def check_template(
         app=app.name,
         app_version=app.version,
         roles=roles,
+        connections=template.connections.clusters,
     )
+    attempt.connections(cluster)
     if cluster.node_count == 0:
         attempt.problem(("roles",), "The cluster would have no nodes.", "Raise a count.")
         return None
@@ -398,6 +400,16 @@ class _Attempt:
             f"but the flavor {flavor.name} has {format_size(flavor.memory)}.",
             f"Flavors with enough: {', '.join(fitting)}." if fitting else "Define a larger flavor.",
         )
+
+    def connections(self, cluster: ClusterSpec) -> None:
+        """Refuse a connection of a cluster with itself; whether others exist is not known here."""
+        path = ("connections", "clusters")
+        if cluster.name in cluster.connections and self.checked.sound(*path):
+            self.problem(
+                (*path, cluster.connections.index(cluster.name)),
+                f"connections.clusters names {cluster.name} itself.",
+                "Its notebooks run on it anyway: leave it out.",
+            )
 
     def quota(self, cluster: ClusterSpec, tenant: Tenant) -> None:
         """Refuse a cluster that the tenant's quota could not hold even if nothing else ran."""

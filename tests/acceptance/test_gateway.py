@@ -386,7 +386,7 @@ def test_secrets_are_in_no_log_and_in_no_description(gated: Gated) -> None:
 
 def test_only_the_gateway_is_reached_from_outside(gated: Gated) -> None:
     outside = gated.site.docker(
-        "network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Gateway}}"
+        "network", "inspect", gated.container, "--format", "{{(index .IPAM.Config 0).Gateway}}"
     )
     with socket.create_connection((outside, gated.port), timeout=5):
         pass

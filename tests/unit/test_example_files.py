@@ -27,6 +27,12 @@ def test_the_sandbox_brings_the_tenant_of_the_other_examples() -> None:
     assert sandbox["name"] == "sandbox"
 
 
+def test_the_connected_example_names_the_cluster_of_another_one() -> None:
+    [lab], [desk] = documents("multi-node.yml"), documents("connected.yml")
+    assert desk["connections"] == {"clusters": [lab["name"]]}
+    assert desk["tenant"] == lab["tenant"]
+
+
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.yml")), ids=lambda path: path.name)
 def test_an_example_is_checked_by_editors_and_names_a_command_to_run(path: Path) -> None:
     lines = path.read_text(encoding="utf-8").splitlines()

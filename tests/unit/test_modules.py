@@ -62,6 +62,10 @@ class Engine:
     def start_with(self, container: str, files: dict[str, Any]) -> None:
         self.request("POST", f"/containers/{container}/start with {' '.join(files)}")
 
+    def execute(self, _container: str, command: list[str]) -> tuple[int, str, str]:
+        self.asked.append(f"EXEC {' '.join(command)}")
+        return 0, "", ""
+
     def read_file(self, _container: str, _path: str) -> bytes | None:
         return self.manifest
 
@@ -167,6 +171,24 @@ def test_what_no_service_reads_is_changed_without_a_restart(engine: Engine) -> N
     assert outcome(engine, node_roles=noting) == "unchanged"
     # A file that is gone from the wishes may be one that a service reads.
     assert outcome(engine) == "mended"
+
+
+@pytest.mark.parametrize(("state", "before"), [("running", []), ("exited", ["start"])])
+def test_a_file_that_is_not_wanted_any_more_goes(
+    engine: Engine, state: str, before: list[str]
+) -> None:
+    present(engine, state)
+    engine.manifest = nodes.manifest(
+        {**ROLES["worker"]["files"], "/etc/old": {"content": ""}}
+    ).encode()
+    outcome(engine)
+    assert engine.changes() == [
+        *(f"POST /containers/epic.work.lab.worker-1/{how}" for how in before),
+        "EXEC rm -f -- /etc/old",
+        "PUT /etc/epic/x",
+        "POST /containers/epic.work.lab.worker-1/restart",
+        "PUT /etc/epic/manifest.json",
+    ]
 
 
 @pytest.mark.parametrize("state", ["started", "stopped", "absent"])

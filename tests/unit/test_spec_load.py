@@ -122,16 +122,15 @@ GOLDEN = {
     "keys of a later version": (
         (
             "kind: Tenant\nname: a\ngroups: []\n"
-            "---\nkind: Template\nname: a\napp: spark\ndatataps: []\nconnections: {}\nactions: []\n"
+            "---\nkind: Template\nname: a\napp: spark\ndatataps: []\nactions: []\n"
             "lifetime: {}\nlocked: []\n"
         ),
         [
             "lab.yml:3: groups is not supported by this version yet.",
             "lab.yml:8: datataps is not supported by this version yet.",
-            "lab.yml:9: connections is not supported by this version yet.",
-            "lab.yml:10: actions is not supported by this version yet.",
-            "lab.yml:11: lifetime is not supported by this version yet.",
-            "lab.yml:12: locked is not supported by this version yet.",
+            "lab.yml:9: actions is not supported by this version yet.",
+            "lab.yml:10: lifetime is not supported by this version yet.",
+            "lab.yml:11: locked is not supported by this version yet.",
         ],
     ),
     "what a tenant may not reach, or what says nothing": (
