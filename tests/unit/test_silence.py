@@ -334,24 +334,6 @@ def test_the_first_things_amiss_are_told_and_the_rest_is_counted() -> None:
     assert reason.endswith("worker-3 is error: reason 3; and 2 more")
 
 
-def test_services_are_asked_at_both_paths_while_the_gateway_s_host_is_silent(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    asked: list[str] = []
-
-    def ask_at(_hosts: object, place: Place) -> tuple[Any, str | None]:
-        asked.append(place.path)
-        return ({}, None) if place.path.startswith("/work") else (None, "answers 404")
-
-    monkeypatch.setattr(status, "_ask_at", ask_at)
-    place = Place(record(spec(), "master-1").nodes[0], 8888, 20000, "/api", "/work/lab/api")
-    assert status.ask({}, place) == ({}, None)
-    assert asked == ["/api", "/work/lab/api"]
-    asked.clear()
-    assert status.ask({}, Place(place.node, 8888, 20000, "/api")) == (None, "answers 404")
-    assert asked == ["/api"]
-
-
 def test_the_path_that_a_service_does_not_know_is_not_its_answer() -> None:
     class Notebook(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
