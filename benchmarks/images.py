@@ -23,7 +23,7 @@ from common import median, own_home, parser, report, run
 from laboratory import ROOT, Hosts
 
 IMAGE = "epic/benchmark:1-r1"
-REGISTRY_IMAGE = "epic/registry:2.8-r2"
+REGISTRY_IMAGE = "epic/registry:2.8-r3"
 REGISTRY = "epic-registry-benchmark"
 LAYERS = 6
 CHANGE_MB = 5

@@ -84,9 +84,7 @@ def stream(
         DockerUnavailable: The engine does not answer, or the connection broke off before the
             command's end.
     """
-    with speaking(host), within(OPENING_SECONDS):
-        started = _create(host, container, command, setting, stdin=hold or stdin is not None)
-        attached = _Attached(host, started, tty=False)
+    started, attached = _attach(host, container, command, setting, hold or stdin is not None)
     with contextlib.closing(attached):
         attached.go_on()
         if stdin is not None:
@@ -95,6 +93,35 @@ def stream(
             write(piece, is_error)
     with speaking(host), within(OPENING_SECONDS):
         return _exit_code(host, started)
+
+
+class Pouring:
+    """A command whose output is passed on until it ends or somebody stops listening.
+
+    Its input stays open and empty for as long as that. Its exit code is not asked for: whoever
+    needs to know how it ended has it print that.
+
+    Args:
+        host: The container's host.
+        container: The container's name.
+        command: The command.
+
+    Raises as `stream` does.
+    """
+
+    def __init__(self, host: Host, container: str, command: list[str]) -> None:
+        _, self._attached = _attach(host, container, command, _PLAIN, stdin=True)
+
+    def pour(self, write: Write) -> None:
+        """Pass on what comes, to the end; `write` is called as by `stream`."""
+        with contextlib.closing(self._attached):
+            self._attached.go_on()
+            for is_error, piece in self._attached.frames():
+                write(piece, is_error)
+
+    def stop(self) -> None:
+        """Stop listening; `pour` returns, in whatever thread it is."""
+        self._attached.hang_up()
 
 
 def output_of(
@@ -151,6 +178,18 @@ class Terminal:
             return _exit_code(self._host, self._exec)
 
 
+def _attach(
+    host: Host,
+    container: str,
+    command: list[str],
+    setting: Setting,
+    stdin: bool,  # noqa: FBT001 - as the engine has it
+) -> tuple[str, _Attached]:
+    with speaking(host), within(OPENING_SECONDS):
+        started = _create(host, container, command, setting, stdin=stdin)
+        return started, _Attached(host, started, tty=False)
+
+
 class _Attached:
     """The connection to a started exec: frames of output, or a terminal's bytes, and input."""
 
@@ -190,6 +229,10 @@ class _Attached:
     def end_input(self) -> None:
         with contextlib.suppress(OSError):
             self._connection.stream.shutdown(socket.SHUT_WR)
+
+    def hang_up(self) -> None:
+        with contextlib.suppress(OSError):
+            self._connection.stream.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         self._response.close()

@@ -48,6 +48,8 @@ _SWARM_UPSET = re.compile(
 READY_PHASE = "Wait until ready"
 
 Listener = Callable[[Step], None]
+# Takes, by node, what the module epic_exec returned of it.
+Outcomes = Callable[[Mapping[str, Mapping[str, Any]]], None]
 
 
 class Translator:
@@ -59,8 +61,9 @@ class Translator:
         saw_events: Whether anything came of any task.
     """
 
-    def __init__(self, listener: Listener) -> None:
+    def __init__(self, listener: Listener, outcomes: Outcomes = lambda _outcomes: None) -> None:
         self._listener = listener
+        self._outcomes = outcomes
         self._phase = ""
         self._failures: list[tuple[str, str, str, str]] = []
         self._item = ""
@@ -105,6 +108,8 @@ class Translator:
     def _went_well(self, host: str, result: Mapping[str, Any]) -> None:
         if "epic_facts" in result:
             self.facts[host] = result["epic_facts"]
+        if _is_exec(result):
+            self._outcomes(result["outcomes"])
         self._nodes(result)
         self._images(host, result)
         self._overlooked(result)

@@ -9,7 +9,7 @@ from typing import Any
 
 from epic_runner import ahead
 from epic_runner.errors import OperationFailed
-from epic_runner.events import Listener, Translator
+from epic_runner.events import Listener, Outcomes, Translator
 from epic_runner.processes import (
     OPERATION_VARIABLE,
     controller,
@@ -28,6 +28,7 @@ def run_playbook(
     listener: Listener,
     limit: Iterable[str] = (),
     silent_ok: bool = False,
+    outcomes: Outcomes = lambda _outcomes: None,
 ) -> Translator:
     """Run `playbooks/VERB.yml` and tell `listener` of each step.
 
@@ -39,6 +40,7 @@ def run_playbook(
         listener: Called with every step, in this thread.
         limit: The hosts that it acts on; all of the inventory's if there is none.
         silent_ok: Whether a play that only failed to reach hosts is as good as any.
+        outcomes: Called with what the commands of a host's nodes came to, as soon as that is known.
 
     Returns:
         What was learnt from the events.
@@ -51,7 +53,7 @@ def run_playbook(
     private_directory(directory)
     path = directory / "inventory.json"
     path.write_text(json.dumps(inventory, indent=1), encoding="utf-8")
-    translator = Translator(listener)
+    translator = Translator(listener, outcomes)
     runner = ansible_runner.interface.init_runner(  # type: ignore[no-untyped-call]
         private_data_dir=str(directory),
         project_dir=str(content_root()),

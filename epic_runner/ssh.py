@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,20 @@ def forwarded_engine(host: Host) -> str:
             f"epic-run host check {host.name} looks at it.",
         )
     return str(path)
+
+
+def nearby(host: Host) -> Host:
+    """Return a host whose engine is asked through a socket of this machine.
+
+    Many requests at once then share one connection, and start no program on the host.
+
+    Raises:
+        DockerUnavailable: The host cannot be reached.
+    """
+    if host.is_local:
+        return host
+    variables = {"ansible_connection": "local", "epic_docker_socket": forwarded_engine(host)}
+    return replace(host, variables=variables)
 
 
 def _is_listening(path: Path) -> bool:

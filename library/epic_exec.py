@@ -14,7 +14,8 @@ options:
   commands:
     description:
       - What to run. Keys C(node) (its name in the outcomes), C(container), C(command) (a list),
-        C(user), C(files) (path to C(content), C(base64) or, on the controller, C(src); C(mode),
+        C(user), C(environment), C(base64) (whether its output is returned so, byte for byte),
+        C(files) (path to C(content), C(base64) or, on the controller, C(src); C(mode),
         C(uid), C(gid); written before the command runs).
     type: list
     elements: dict
@@ -64,6 +65,7 @@ outcomes:
   returned: always
 """
 
+import base64
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -84,18 +86,30 @@ def run_one(docker: Docker, item: dict[str, Any], timeout: int, lines: int) -> d
     """Run one command; return its exit code and output, and the logs when it failed."""
     try:
         docker.put_files(item["container"], item.get("files", {}))
-        code, stdout, stderr = docker.execute(
+        code, stdout, stderr = docker.execute_raw(
             item["container"],
             [str(word) for word in item["command"]],
             user=item.get("user", "root"),
+            environment=item.get("environment", {}),
             timeout_seconds=timeout,
         )
     except DockerError as problem:
-        code, stdout, stderr = 255, "", str(problem)
-    result: dict[str, Any] = {"rc": code, "stdout": stdout, "stderr": stderr}
+        code, stdout, stderr = 255, b"", str(problem).encode()
+    text = encoded if item.get("base64") else decoded
+    result: dict[str, Any] = {"rc": code, "stdout": text(stdout), "stderr": text(stderr)}
     if code:
         result["logs"] = {path: tail(docker, item, path, lines) for path in item.get("logs", [])}
     return result
+
+
+def encoded(data: bytes) -> str:
+    """Return output in base64."""
+    return base64.b64encode(data).decode("ascii")
+
+
+def decoded(data: bytes) -> str:
+    """Return output as text."""
+    return data.decode("utf-8", "replace")
 
 
 def is_running(docker: Docker, container: str) -> bool:

@@ -116,7 +116,7 @@ EXAMPLES = r"""
       allow: [{to: 10.1.0.0/16, port: 8020}]
       closed: [192.0.2.11]
     node_roles:
-      worker: {image: "epic/spark:3.5.9-r2", cores: 1, memory_bytes: 2147483648, files: {}}
+      worker: {image: "epic/spark:3.5.9-r3", cores: 1, memory_bytes: 2147483648, files: {}}
     nodes:
       - name: lab-worker-1
         short_name: worker-1

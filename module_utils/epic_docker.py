@@ -323,6 +323,25 @@ class Docker:
         environment: Mapping[str, str] | None = None,
         timeout_seconds: float = 60.0,
     ) -> tuple[int, str, str]:
+        """Run a command in a running container; return its exit code, stdout and stderr as text.
+
+        Raises as `execute_raw` does.
+        """
+        code, *output = self.execute_raw(
+            container, command, user=user, environment=environment, timeout_seconds=timeout_seconds
+        )
+        stdout, stderr = (data.decode("utf-8", "replace") for data in output)
+        return code, stdout, stderr
+
+    def execute_raw(
+        self,
+        container: str,
+        command: list[str],
+        *,
+        user: str = "root",
+        environment: Mapping[str, str] | None = None,
+        timeout_seconds: float = 60.0,
+    ) -> tuple[int, bytes, bytes]:
         """Run a command in a running container; return its exit code, stdout and stderr.
 
         Raises:
@@ -359,7 +378,7 @@ class Docker:
         finally:
             connection.end()
         code = self.request("GET", f"/exec/{exec_id}/json")["ExitCode"]
-        stdout, stderr = (b"".join(output[stream]).decode("utf-8", "replace") for stream in (1, 2))
+        stdout, stderr = (b"".join(output[stream]) for stream in (1, 2))
         return (255 if code is None else code), stdout, stderr
 
 

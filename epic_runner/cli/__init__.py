@@ -25,6 +25,7 @@ VERBS = {
     },
     "Work": {
         "submit": "Run a job on a cluster, and follow its output.",
+        "action": "Run scripts on the nodes of a cluster, and look at what they did.",
         "shell": "Open a shell on a node.",
         "ssh": "Open a shell on a node by ssh, through the gateway.",
         "logs": "Show the logs of a cluster's services.",
@@ -52,6 +53,14 @@ VERBS = {
 _PLAYING = (
     "launch", "expand", "shrink", "stop", "start", "restart", "repair", "destroy", "submit",
 )  # fmt: skip
+_PLAYING_ACTIONS = ("run", "rerun", "drive")
+
+
+def _plays(arguments: list[str]) -> bool:
+    """Whether a command line's verb, its first word, plays."""
+    if arguments[0] == "action":
+        return len(arguments) > 1 and arguments[1] in _PLAYING_ACTIONS
+    return arguments[0] in _PLAYING
 
 
 def _is_to_run(context: click.Context, arguments: list[str]) -> bool:
@@ -86,7 +95,7 @@ class Verbs(click.Group):
             near = difflib.get_close_matches(name, self.list_commands(context), n=1)
             hint = f' Did you mean "{near[0]}"?' if near else ""
             context.fail(f'There is no verb "{name}".{hint}')
-        if name in _PLAYING and _is_to_run(context, arguments):
+        if _plays(arguments) and _is_to_run(context, arguments):
             from epic_runner import ahead
 
             ahead.begin()

@@ -12,8 +12,9 @@ from collections.abc import Iterator, Sequence
 import click
 
 from epic_runner import docker_exec, jobs
+from epic_runner.actions.printing import write
 from epic_runner.cli.common import is_terminal, node_of, tenant_option
-from epic_runner.cli.submit import CANCELLED, write
+from epic_runner.cli.submit import CANCELLED
 from epic_runner.cluster import Node
 from epic_runner.docker_exec import Setting
 from epic_runner.hosts import Host

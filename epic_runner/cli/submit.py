@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
 import click
 
 from epic_runner import jobs
+from epic_runner.actions.printing import write
 from epic_runner.cli.common import tenant_option
+from epic_runner.cli.words import WithArguments, pairs
 from epic_runner.errors import EpicError
 from epic_runner.hosts import Host
 from epic_runner.jobs import Job, JobRequest
@@ -29,42 +28,7 @@ CANCELLED = 130
 LAST_WORDS_SECONDS = 2.0
 
 
-class _Submit(click.Command):
-    """A command whose options may stand anywhere before FILE; what follows is the job's own."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Close our part of the line behind the second word that is no option."""
-        return super().parse_args(ctx, closed_behind(args, 2, self._takes_value))
-
-    def _takes_value(self, option: str) -> bool:
-        return any(
-            option in parameter.opts and not getattr(parameter, "is_flag", False)
-            for parameter in self.params
-        )
-
-
-def closed_behind(args: list[str], words: int, takes_value: Callable[[str], bool]) -> list[str]:
-    """Return a command line with `--` behind its first so many words that are no options.
-
-    A `--` that stands there already is not doubled.
-    """
-    rest = iter(enumerate(args))
-    for position, arg in rest:
-        if arg == "--":
-            break
-        if arg.startswith("-") and arg != "-":
-            if takes_value(arg):
-                next(rest, None)
-            continue
-        words -= 1
-        if words == 0:
-            if args[position + 1 : position + 2] == ["--"]:
-                break
-            return [*args[: position + 1], "--", *args[position + 1 :]]
-    return args
-
-
-@click.command(cls=_Submit)
+@click.command(cls=WithArguments)
 @click.argument("cluster")
 @click.argument("file")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
@@ -124,11 +88,11 @@ def submit(
     request = JobRequest(
         file=file,
         arguments=arguments,
-        conf=_pairs("--conf", conf),
+        conf=pairs("--conf", conf),
         py_files=tuple(item for files in py_files for item in files.split(",") if item),
         main_class=main_class,
         name=name,
-        environment=_pairs("--env", environment),
+        environment=pairs("--env", environment),
         on=on,
     )
     store = Store()
@@ -226,27 +190,3 @@ class _Following(threading.Thread):
         if self._problem is not None:
             raise self._problem
         return self._code
-
-
-def write(data: bytes, is_error: bool) -> None:  # noqa: FBT001 - the callback's form
-    """Write to our stdout, or to stderr if `is_error`, byte for byte and at once.
-
-    A reader that has left (head, say) does not end the job: the rest is just not shown.
-    """
-    # Past Python's buffers: a thread that waits inside one would keep the process from ending.
-    stream = (sys.stderr if is_error else sys.stdout).fileno()
-    try:
-        while data:
-            data = data[os.write(stream, data) :]
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
-
-
-def _pairs(option: str, given: tuple[str, ...]) -> dict[str, str]:
-    pairs = {}
-    for item in given:
-        key, equals, value = item.partition("=")
-        if not equals:
-            raise click.UsageError(f"{option} {item}: KEY=VALUE is wanted.")
-        pairs[key] = value
-    return pairs

@@ -1,4 +1,4 @@
-"""Sizes as people write them (`512m`, `8g`, `1t`) and as the program keeps them (bytes)."""
+"""Sizes (`512m`, `8g`) and durations (`90s`, `7d`) as people write them, in bytes and seconds."""
 
 from __future__ import annotations
 
@@ -15,6 +15,11 @@ _LOOSE = re.compile(r"\s*([0-9]{1,15}(?:\.[0-9]{1,6})?)\s*([kmgt]?)(i?b|b|ytes)?
 _TOO_SMALL = "is less than 1 MiB"
 _TOO_LARGE = "is larger than 1 EiB (1048576t)"
 _FORM = "must be a size such as 512m, 8g or 1t"
+
+SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+LONGEST_SECONDS: Final = 366 * 86400
+DURATION_PATTERN: Final = r"^[1-9][0-9]{0,8}[smhdSMHD]$"
+_DURATION = re.compile(r"([1-9][0-9]{0,8})([smhd])", re.ASCII)
 
 
 class SizeError(ValueError):
@@ -53,6 +58,22 @@ def parse_size(value: object) -> int:
     if count > LARGEST:
         raise SizeError(_TOO_LARGE)
     return count
+
+
+def parse_duration(value: object) -> int:
+    """Return the seconds that a duration means: `90s`, `15m`, `2h`, `7d`.
+
+    Raises:
+        ValueError: `value` is no such duration, or is longer than a year. The message reads on from
+            the key's name.
+    """
+    match = _DURATION.fullmatch(value.lower()) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError("must be a duration such as 90s, 15m, 2h or 7d")
+    seconds = int(match[1]) * SECONDS[match[2]]
+    if seconds > LONGEST_SECONDS:
+        raise ValueError("is longer than a year (366d)")
+    return seconds
 
 
 def format_size(count: int) -> str:

@@ -5,7 +5,22 @@ One `Store` stands before the database; every other module speaks in the records
 
 from __future__ import annotations
 
-from epic_runner.store.records import ClusterRecord, HostRecord, OperationRecord, TenantRecord
+from epic_runner.store.records import (
+    ActionRecord,
+    ClusterRecord,
+    HostRecord,
+    NodeOutcome,
+    OperationRecord,
+    TenantRecord,
+)
 from epic_runner.store.store import Store
 
-__all__ = ["ClusterRecord", "HostRecord", "OperationRecord", "Store", "TenantRecord"]
+__all__ = [
+    "ActionRecord",
+    "ClusterRecord",
+    "HostRecord",
+    "NodeOutcome",
+    "OperationRecord",
+    "Store",
+    "TenantRecord",
+]

@@ -122,3 +122,63 @@ class OperationRecord:
     started_at: float = 0.0
     heartbeat_at: float = 0.0
     ended_at: float | None = None
+
+
+@dataclass(frozen=True)
+class NodeOutcome:
+    """What one node has made of an action.
+
+    Attributes:
+        state: `waiting`, `running`, `done`, `failed`, `timed out`, `cancelled`, `skipped` where it
+            was never begun, or `unknown` where the node or its host is gone: never a success.
+        rc: The script's exit code; None where there is none.
+        reason: Why there is no exit code, or what it means, in words.
+        ended_at: Seconds since the epoch; None while it goes on.
+        cut: The streams of which more came than is kept.
+    """
+
+    state: str = "waiting"
+    rc: int | None = None
+    reason: str = ""
+    ended_at: float | None = None
+    cut: tuple[str, ...] = ()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more will come of it by itself."""
+        return self.state not in ("waiting", "running")
+
+
+@dataclass(frozen=True)
+class ActionRecord:
+    """A script that was, or is, run on nodes of a cluster.
+
+    Attributes:
+        user: The member who acts.
+        name: What people call it: the script's file, or the command.
+        digest: The script's SHA-256, in hexadecimal.
+        script: The script itself.
+        options: How it is run: `arguments`, `environment`, `sudo`, `timeout_seconds`, `serial`,
+            `on_failure`, and `again`, the id of the action that it repeats.
+        nodes: What each node has made of it, by short name, in the order of the cluster's nodes.
+        state: `running`, `done`, `failed`, `cancelled`, or `refused` before it began.
+        reason: Why it was refused or failed as a whole.
+        controller: The machine whose process `pid` drives it; without it, nodes go on alone.
+    """
+
+    id: str
+    tenant: str
+    cluster: str
+    user: str
+    name: str
+    digest: str
+    script: bytes
+    options: Mapping[str, Any]
+    nodes: Mapping[str, NodeOutcome]
+    state: str = "running"
+    reason: str = ""
+    controller: str = ""
+    pid: int = 0
+    pid_started: str = ""
+    started_at: float = 0.0
+    ended_at: float | None = None

@@ -9,6 +9,7 @@ from sqlalchemy import (
     Float,
     ForeignKey,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
@@ -20,7 +21,7 @@ metadata = MetaData()
 
 # The newest migration: compared at every start, so that Alembic (0.4 s to import) is only loaded
 # when there is something to migrate. A test holds it to the newest file in `migrations/versions`.
-HEAD = "0002"
+HEAD = "0003"
 
 # Times are seconds since the epoch, by the controller's clock.
 
@@ -123,4 +124,27 @@ events = Table(
     Column("phase", String(64), nullable=False),
     Column("node", String(64), nullable=False),
     Column("message", Text, nullable=False),
+)
+
+# Scripts that were run on nodes. What each node made of one is in `nodes`, by its short name; what
+# it printed is on the node itself.
+actions = Table(
+    "actions",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("tenant", String(32), nullable=False, index=True),
+    Column("cluster", String(32), nullable=False, index=True),
+    Column("user", String(64), nullable=False),
+    Column("name", String(255), nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("script", LargeBinary, nullable=False),
+    Column("options", JSON, nullable=False),
+    Column("nodes", JSON, nullable=False),
+    Column("state", String(16), nullable=False, index=True),
+    Column("reason", Text, nullable=False),
+    Column("controller", String(255), nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("pid_started", String(32), nullable=False),
+    Column("started_at", Float, nullable=False),
+    Column("ended_at", Float),
 )

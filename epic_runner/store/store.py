@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Any
 
 from sqlalchemy import Column, Connection, delete, func, insert, select, update
@@ -14,8 +15,10 @@ from epic_runner.errors import InputError, NotFound
 from epic_runner.store import schema
 from epic_runner.store.database import database_url, exclusive, open_engine, reading
 from epic_runner.store.records import (
+    ActionRecord,
     ClusterRecord,
     HostRecord,
+    NodeOutcome,
     OperationRecord,
     TenantRecord,
 )
@@ -351,6 +354,65 @@ class Transaction:
         )
         return [dict(row._mapping) for row in self._connection.execute(query)]  # noqa: SLF001 - SQLAlchemy's documented name
 
+    # -- actions ---------------------------------------------------------------------------
+
+    def add_action(self, action: ActionRecord) -> None:
+        """Record an action."""
+        self._connection.execute(
+            insert(schema.actions).values(
+                **{
+                    **vars(action),
+                    "name": fit(schema.actions.c.name, action.name),
+                    "options": dict(action.options),
+                    "nodes": _outcomes(action.nodes),
+                }
+            )
+        )
+
+    def set_action(
+        self, key: str, nodes: Mapping[str, NodeOutcome] | None = None, **values: Any
+    ) -> None:
+        """Change columns of an action; of `nodes`, only what each of these has made of it."""
+        if nodes:
+            merged = {**self.action(key).nodes, **nodes}
+            values["nodes"] = _outcomes(merged)
+        if values:
+            self._connection.execute(
+                update(schema.actions).where(schema.actions.c.id == key).values(**values)
+            )
+
+    def action(self, key: str) -> ActionRecord:
+        """Return an action by its id, or by a beginning of it that no other one has.
+
+        Raises:
+            NotFound: There is none.
+            InputError: Several begin so.
+        """
+        column = schema.actions.c.id
+        query = select(schema.actions).where(column.startswith(key, autoescape=True)).limit(2)
+        found = [_action(row) for row in self._connection.execute(query)]
+        exact = [action for action in found if action.id == key]
+        if len(found) > 1 and not exact:
+            raise InputError(f"More than one action begins with {key}.", "Give more of its id.")
+        if not found:
+            raise NotFound(f"There is no action {key}.", "epic-run action list CLUSTER shows them.")
+        return (exact or found)[0]
+
+    def actions(
+        self, tenant: str, cluster: str, *, limit: int | None = None, state: str | None = None
+    ) -> list[ActionRecord]:
+        """Return the actions of a cluster, the newest first."""
+        table = schema.actions
+        query = (
+            select(table)
+            .where(table.c.tenant == tenant, table.c.cluster == cluster)
+            .order_by(table.c.started_at.desc())
+            .limit(limit)
+        )
+        if state is not None:
+            query = query.where(table.c.state == state)
+        return [_action(row) for row in self._connection.execute(query)]
+
     def count_operations(self) -> int:
         """Return how many operations are remembered."""
         return int(
@@ -367,6 +429,19 @@ def fit(column: Column[Any], text: str) -> str:
     is told of an operation must not be what makes it fail.
     """
     return text.replace("\0", "")[: getattr(column.type, "length", None)]
+
+
+def _outcomes(nodes: Mapping[str, NodeOutcome]) -> dict[str, Any]:
+    return {name: asdict(outcome) for name, outcome in nodes.items()}
+
+
+def _action(row: Any) -> ActionRecord:
+    values = dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's documented name
+    nodes = {
+        name: NodeOutcome(**{**outcome, "cut": tuple(outcome["cut"])})
+        for name, outcome in values["nodes"].items()
+    }
+    return ActionRecord(**{**values, "nodes": nodes})
 
 
 def _is(key: int, node: Node) -> tuple[Any, ...]:

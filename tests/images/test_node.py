@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import time
 from collections.abc import Callable
@@ -27,7 +28,8 @@ def node(make: Callable[..., Node]) -> Node:
         "services/off/run": SLEEPER,
         "services/off/down": "",
     }
-    made = make("base", files, cap_drop=["ALL"], cap_add=CAPABILITIES)
+    told = {"EPIC_ROLE": "desk", "EPIC_INDEX": "1"}
+    made = make("base", files, cap_drop=["ALL"], cap_add=CAPABILITIES, environment=told)
     made.until("test -s /data/log/sleeper/current")
     return made
 
@@ -285,6 +287,87 @@ def test_jobs_are_listed(node: Node) -> None:
     (job,) = (job for job in jobs if job["id"] == "listed")
     assert (job["user"], job["state"], job["rc"]) == ("ada", "done", 4)
     assert job["ended"] >= job["created"] - 1
+
+
+def test_a_job_runs_as_root_on_behalf_of_its_user(node: Node) -> None:
+    command = ["--user", "ada", "--sudo", "--", "sh", "-c", "id -un; pwd; echo $SUDO_USER"]
+    assert node.run("epic-job", "start", "root", *command)[0] == 0
+    assert node.run("epic-job", "follow", "root", "--from-start")[1] == "root\n/root\nada\n"
+    # Its user sees what it printed, and does not start the like of it.
+    assert node.sh("cat /data/jobs/root/stdout", user="ada") == "root\n/root\nada"
+    assert node.run("epic-job", "start", "bobs", *command[2:], "--user", "bob", user="bob")[0] == 2
+
+
+def test_a_job_is_ended_after_its_time_with_all_it_has_started(node: Node) -> None:
+    script = "trap '' TERM; sleep 301 & wait; sleep 301"
+    command = ["--user", "ada", "--timeout", "1", "--", "bash", "-c", script]
+    assert node.run("epic-job", "start", "late", *command)[0] == 0
+    began = time.monotonic()
+    assert node.run("epic-job", "follow", "late")[0] in (124, 137)
+    assert time.monotonic() - began < 15
+    assert node.run("pgrep", "-f", "sleep 301")[0] == 1
+
+
+def test_of_a_jobs_output_so_much_is_kept_and_it_goes_on(node: Node) -> None:
+    script = "seq 100000; echo err >&2; exit 5"
+    command = ["--user", "ada", "--limit", "1000", "--", "bash", "-c", script]
+    assert node.run("epic-job", "start", "much", *command)[0] == 0
+    code, out, err = node.run("epic-job", "follow", "much", "--from-start")
+    assert (code, len(out), err) == (5, 1000, "err\n")
+    assert json.loads(node.sh("epic-job show much"))["cut"] == ["stdout"]
+
+
+def test_cancel_ends_what_has_left_the_group_too(node: Node) -> None:
+    start(node, "daemons", "setsid sleep 302 & setsid -f sleep 302; wait")
+    node.until("[ $(pgrep -fc '^sleep 302') -ge 2 ]")
+    assert node.run("epic-job", "cancel", "daemons")[0] == 0
+    assert node.run("epic-job", "follow", "daemons")[0] == 143
+    assert node.run("pgrep", "-f", "^sleep 302")[0] == 1
+
+
+def test_a_daemon_that_a_job_leaves_does_not_keep_it_from_ending(node: Node) -> None:
+    start(node, "leaves", "setsid -f sleep 303; echo over")
+    began = time.monotonic()
+    code, out, _ = node.run("epic-job", "follow", "leaves", "--from-start")
+    assert (code, out) == (0, "over\n")
+    assert time.monotonic() - began < 10
+    node.sh("pkill -f '^sleep 303'")
+
+
+def test_a_job_is_followed_from_any_place_and_tells_what_there_was(node: Node) -> None:
+    start(node, "places", "printf 0123456789; printf abc >&2; exit 6")
+    node.run("epic-job", "follow", "places")
+    code, out, err = node.run("epic-job", "follow", "places", "--trailer", "--from", "4", "2")
+    assert (code, out, err) == (6, "456789", "c\0done 6 10 3\n")
+
+
+def test_a_script_comes_in_the_environment_and_its_first_output_at_once(node: Node) -> None:
+    def run(name: str, script: str, *options: str) -> tuple[int, str, str]:
+        words = ["--user", "ada", "--script", "x.sh", "--follow", "3000", *options]
+        code, (out, err) = node.container.exec_run(
+            ["epic-job", "start", name, *words, "--", "a b"], demux=True,
+            environment={"EPIC_SCRIPT": base64.b64encode(script.encode()).decode()},
+        )  # fmt: skip
+        return code, (out or b"").decode(), (err or b"").decode()
+
+    assert run("s1", 'echo "$0" "$1"; exit 3') == (
+        0, "/data/jobs/s1/x.sh a b\n", "\0done 3 23 0\n"
+    )  # fmt: skip
+    assert run("s2", "#!/usr/bin/python3\nimport sys\nprint(sys.argv[1])")[1] == "a b\n"
+    began = time.monotonic()
+    code, out, err = run("s3", "echo first; sleep 600", "--follow", "300")
+    assert (code, out, err) == (0, "first\n", "\0running 0 6 0\n")
+    assert time.monotonic() - began < 5
+    assert node.run("epic-job", "cancel", "s3")[0] == 0
+    assert node.sh("stat -c '%a %U' /data/jobs/s1/x.sh") == "500 ada"
+
+
+def test_a_shell_learns_where_it_is(node: Node) -> None:
+    shown = dict(line.split("=", 1) for line in node.sh("epic-node", user="ada").splitlines())
+    assert shown["role"]
+    assert node.sh("env -i /usr/local/bin/epic-node role", user="ada") == shown["role"]
+    code, _, err = node.run("epic-node", "nonsense")
+    assert (code, "known are" in err) == (1, True)
 
 
 def test_the_sites_certificates_are_trusted(node: Node) -> None:

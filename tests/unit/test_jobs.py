@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from life_samples import host, node, record, spec, tenant
 
 from epic_runner import docker_api, docker_exec, jobs
-from epic_runner.cli.submit import _Submit, closed_behind, submit
+from epic_runner.cli.submit import submit
+from epic_runner.cli.words import WithArguments, closed_behind
 from epic_runner.errors import DockerUnavailable, EpicError, InputError, NotFound, OperationFailed
 from epic_runner.jobs import Job, JobRequest
 from epic_runner.lifecycle import Context
@@ -180,7 +181,7 @@ def test_the_program_and_the_playbooks_agree_on_what_is_inside_the_nodes() -> No
 def test_options_behind_the_file_are_the_jobs_own(
     line: str, ours: dict[str, Any], theirs: tuple[str, ...]
 ) -> None:
-    assert isinstance(submit, _Submit)
+    assert isinstance(submit, WithArguments)
     # As `epic-run` itself calls it; click keeps a verb's help option once it is made.
     context = submit.make_context("submit", line.split(), help_option_names=["-h", "--help"])
     assert (context.params["cluster"], context.params["file"]) == ("lab", "job.py")

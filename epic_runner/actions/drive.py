@@ -1,0 +1,548 @@
+"""Running an action: started by a play, followed node by node, recorded as nodes end.
+
+A node runs its part alone once it has begun, and keeps what was printed and how it ended. So who
+drives an action may die: `settle` asks the nodes later.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import platform
+import queue
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any
+
+from epic_runner import docker_exec, following, ssh
+from epic_runner.actions import decide
+from epic_runner.actions.request import STOP, ActionRequest, check, chosen, refusal
+from epic_runner.cluster import Node
+from epic_runner.errors import DockerUnavailable, EpicError, InputError, OperationFailed
+from epic_runner.everywhere import ask_all
+from epic_runner.following import Follower, Seen
+from epic_runner.hosts import Host
+from epic_runner.inventory import cluster_inventory
+from epic_runner.jobs import literal, refuse_stopped
+from epic_runner.lifecycle import Context
+from epic_runner.operations import operation_directory, settled
+from epic_runner.processes import controller, started
+from epic_runner.runner import run_playbook
+from epic_runner.secrets import cluster_secrets
+from epic_runner.store import ActionRecord, ClusterRecord, NodeOutcome, Store, TenantRecord
+from epic_runner.store.store import Transaction
+
+# How many nodes are asked at once.
+AT_ONCE = 32
+NOT_REACHED = "not reached"
+
+
+@dataclass(frozen=True)
+class Audience:
+    """Who watches an action.
+
+    Attributes:
+        piece: Called with a node's name, what it printed, and whether that was on stderr.
+        ended: Called with a node's name and what it has made of the action.
+    """
+
+    piece: Callable[[str, bytes, bool], None] = lambda _node, _data, _is_error: None
+    ended: Callable[[str, NodeOutcome], None] = lambda _node, _outcome: None
+
+
+NOBODY = Audience()
+
+
+def begin(
+    context: Context,
+    name: str,
+    request: ActionRequest,
+    *,
+    tenant: str | None = None,
+    user: str | None = None,
+    roles: Sequence[str] = (),
+    nodes: Sequence[str] = (),
+) -> ActionRecord:
+    """Record an action that is allowed, for `drive` to run.
+
+    One that is not allowed is recorded as well: people want to know who tried.
+
+    Args:
+        context: The store and the hosts.
+        name: The cluster.
+        request: What to run.
+        tenant: The cluster's tenant, where the name needs it.
+        user: As which member; the tenant's first administrator by default.
+        roles: Only on nodes of these node roles.
+        nodes: Only on these nodes.
+
+    Raises:
+        InputError: The script, the user or the cluster's state does not allow it.
+    """
+    check(request)
+    with context.store.read() as transaction:
+        cluster = transaction.find_cluster(name, tenant)
+        owner = transaction.tenant(cluster.tenant)
+    refuse_stopped(cluster)
+    acting = user or owner.default_user() or ""
+    on = chosen(cluster, roles, nodes)
+    reason = refusal(owner, acting, sudo=request.sudo)
+    record = _record(cluster, request, acting, on, reason)
+    with context.store.transaction() as transaction:
+        transaction.add_action(record)
+    if reason:
+        members = ", ".join(member["user"] for member in owner.members) or "none"
+        hint = f"Its members are {members}."
+        if request.sudo and acting in [member["user"] for member in owner.members]:
+            hint = "Members with `sudo: true` in the Tenant document may."
+        raise InputError(reason, hint)
+    return record
+
+
+def _record(
+    cluster: ClusterRecord, request: ActionRequest, user: str, on: Iterable[Node], refused: str
+) -> ActionRecord:
+    now = time.time()
+    pid, since = controller().split(":")[-2:]
+    return ActionRecord(
+        id=time.strftime("%Y%m%d-%H%M%S-", time.gmtime(now)) + uuid.uuid4().hex[:8],
+        tenant=cluster.tenant,
+        cluster=cluster.name,
+        user=user,
+        name=request.name,
+        digest=request.digest,
+        script=request.script,
+        options=request.options(),
+        nodes={node.short_name: NodeOutcome() for node in on},
+        state="refused" if refused else "running",
+        reason=refused,
+        controller=platform.node(),
+        pid=int(pid),
+        pid_started=since,
+        started_at=now,
+        ended_at=now if refused else None,
+    )
+
+
+def drive(context: Context, action: ActionRecord, audience: Audience = NOBODY) -> ActionRecord:
+    """Run an action to its end, on so many nodes at a time as it says; return how it ended.
+
+    Raises:
+        KeyboardInterrupt: People ended it; so have its processes on all nodes by then.
+    """
+    driver = _Driver(context, action, audience)
+    try:
+        return driver.run()
+    except KeyboardInterrupt:
+        driver.cancel()
+        raise
+
+
+class _Driver:
+    """One action under way."""
+
+    def __init__(self, context: Context, action: ActionRecord, audience: Audience) -> None:
+        self._context = context
+        self._action = action
+        self._request = ActionRequest.of(action.name, action.script, action.options)
+        self._audience = audience
+        with context.store.read() as transaction:
+            self._cluster = transaction.find_cluster(action.cluster, action.tenant)
+            self._tenant = transaction.tenant(action.tenant)
+        self._nodes = {node.short_name: node for node in self._cluster.staying()}
+        self._over: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._followers: dict[str, Follower] = {}
+        self._nearby: dict[str, Host] = {}
+        self._began: dict[str, float] = {}
+        self._outcomes = dict(action.nodes)
+        self._is_cancelled = False
+
+    def run(self) -> ActionRecord:
+        """Reach the nodes in their batches; return the action as it ended."""
+        waiting = decide.batches(list(self._action.nodes), self._request.serial)
+        for number, batch in enumerate(waiting):
+            self._run_batch(number, batch)
+            bad = decide.failed_nodes(self._outcomes)
+            if bad and self._request.on_failure == STOP:
+                reason = f"{NOT_REACHED}: it failed on {decide.first_words(bad)}"
+                self._settle_rest(reason)
+                break
+        return self._finish()
+
+    def cancel(self) -> None:
+        """End what runs on nodes, and record that."""
+        self._is_cancelled = True
+        running = [name for name, node in self._outcomes.items() if node.state == "running"]
+        end_on_nodes(self._context.hosts, self._action, [self._nodes[name] for name in running])
+        self._collect()
+        # Nobody had begun to follow these yet.
+        rest = [name for name in running if not self._outcomes[name].is_over]
+        self._set({name: NodeOutcome("cancelled", None, "", time.time()) for name in rest})
+        self._settle_rest(f"{NOT_REACHED}: it was cancelled")
+        self._finish()
+
+    # -- a batch ---------------------------------------------------------------------------
+
+    def _run_batch(self, number: int, batch: list[str]) -> None:
+        here = [self._nodes[name] for name in batch if name in self._nodes]
+        for name in batch:
+            if name not in self._nodes:
+                self._end(
+                    name, NodeOutcome("unknown", None, "it has left the cluster", time.time())
+                )
+        if not here:
+            return
+        now = time.time()
+        self._set({node.short_name: NodeOutcome("running") for node in here})
+        self._began |= {node.short_name: now for node in here}
+        directory = operation_directory(self._action.id) / f"batch-{number}"
+        hosts = sorted({node.host for node in here})
+        problem, silent = "", dict[str, str]()
+        try:
+            heard = run_playbook(
+                "action",
+                action_inventory(self._context, self._cluster, self._tenant, self._action, here),
+                directory,
+                operation=self._action.id,
+                listener=lambda _step: None,
+                limit=hosts,
+                silent_ok=True,
+                outcomes=self._started,
+            )
+            silent = heard.silent
+        except OperationFailed as failure:
+            problem = failure.message
+        for node in here:
+            name = node.short_name
+            if name not in self._followers and self._outcomes[name].state == "running":
+                reason = (
+                    f"host {node.host}: {silent[node.host]}" if node.host in silent else problem
+                )
+                state = "unknown" if node.host in silent else "failed"
+                self._end(name, NodeOutcome(state, None, reason or "it did not start", time.time()))
+        self._collect()
+
+    def _started(self, outcomes: Mapping[str, Mapping[str, Any]]) -> None:
+        """Take what the nodes of a host printed at once, and follow those that go on."""
+        for name, told in outcomes.items():
+            stdout, stderr = (base64.b64decode(told[key]) for key in ("stdout", "stderr"))
+            if told["rc"]:
+                text = stderr.decode("utf-8", "replace").strip().splitlines()
+                reason = f"it could not be started: {text[-1] if text else told['rc']}"
+                self._end(name, NodeOutcome("failed", None, reason, time.time()))
+                continue
+            seen = Seen(self._writer(name))
+            seen.take(stdout, is_error=False)
+            seen.take(stderr, is_error=True)
+            ended = seen.ended()
+            if ended and ended.state != "running":
+                self._end(name, self._outcome(name, ended))
+                continue
+            self._follow(self._nodes[name], seen)
+
+    def _writer(self, name: str) -> docker_exec.Write:
+        return lambda data, is_error: self._audience.piece(name, data, is_error)
+
+    def _follow(self, node: Node, seen: Seen) -> None:
+        name = node.short_name
+        try:
+            host = self._engine(node.host)
+        except EpicError as problem:
+            self._end(name, NodeOutcome("unknown", None, problem.message, time.time()))
+            return
+        follower = Follower(
+            host, node.container, self._action.id, seen, lambda: self._over.put(name)
+        )
+        self._followers[name] = follower
+        follower.start()
+
+    def _engine(self, host: str) -> Host:
+        if host not in self._nearby:
+            self._nearby[host] = ssh.nearby(self._context.hosts[host])
+        return self._nearby[host]
+
+    def _collect(self) -> None:
+        """Wait for the nodes that are followed, and record each that ended."""
+        while self._followers:
+            names = [self._over.get()]
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    names.append(self._over.get_nowait())
+            ends = {}
+            for name in names:
+                try:
+                    ends[name] = self._outcome(name, self._followers.pop(name).result())
+                except DockerUnavailable as problem:
+                    ends[name] = NodeOutcome("unknown", None, problem.message, time.time())
+            self._set(ends)
+            for name, ended in ends.items():
+                self._audience.ended(name, ended)
+
+    def _outcome(self, name: str, ended: following.Ended) -> NodeOutcome:
+        now = time.time()
+        return decide.outcome(
+            ended,
+            seconds=now - self._began.get(name, now),
+            timeout_seconds=self._request.timeout_seconds,
+            cancelled=self._is_cancelled,
+            now=now,
+        )
+
+    # -- the record ------------------------------------------------------------------------
+
+    def _end(self, name: str, ended: NodeOutcome) -> None:
+        self._set({name: ended})
+        self._audience.ended(name, ended)
+
+    def _settle_rest(self, reason: str) -> None:
+        rest = [name for name, node in self._outcomes.items() if not node.is_over]
+        self._set({name: NodeOutcome("skipped", None, reason, time.time()) for name in rest})
+
+    def _set(self, outcomes: Mapping[str, NodeOutcome]) -> None:
+        if outcomes:
+            self._outcomes |= outcomes
+            _write(self._context.store, self._action.id, outcomes)
+
+    def _finish(self) -> ActionRecord:
+        shutil.rmtree(operation_directory(self._action.id), ignore_errors=True)
+        return _close(self._context.store, self._action.id)
+
+
+def action_inventory(
+    context: Context,
+    cluster: ClusterRecord,
+    tenant: TenantRecord,
+    action: ActionRecord,
+    on: Iterable[Node],
+) -> dict[str, Any]:
+    """Return the cluster's inventory with the variables of one action, for some of its nodes."""
+    request = ActionRequest.of(action.name, action.script, action.options)
+    inventory = cluster_inventory(
+        cluster, tenant, context.hosts, secrets=cluster_secrets(cluster.tenant, cluster.name)
+    )
+    inventory["all"]["vars"] |= literal(
+        {
+            "action_id": action.id,
+            "action_user": action.user,
+            "action_name": request.file_name,
+            "action_script": base64.b64encode(request.script).decode("ascii"),
+            "action_arguments": list(request.arguments),
+            "action_environment": environment(cluster, request),
+            "action_on": [node.short_name for node in on],
+        }
+    )
+    inventory["all"]["vars"] |= {
+        "action_sudo": request.sudo,
+        "action_timeout_seconds": request.timeout_seconds,
+        "action_wait": False,
+    }
+    return inventory
+
+
+def environment(cluster: ClusterRecord, request: ActionRequest) -> dict[str, str]:
+    """Return what an action's script learns of its cluster, and what people added."""
+    nodes = cluster.staying()
+    masters = {role.name for role in cluster.spec.roles if "spark-master" in role.services}
+    urls = [f"{node.name}:7077" for node in nodes if node.role in masters]
+    return {
+        "EPIC_TENANT": cluster.tenant,
+        "EPIC_CLUSTER": cluster.name,
+        "EPIC_OWNER": cluster.owner,
+        "EPIC_APP": f"{cluster.spec.app}@{cluster.spec.app_version}",
+        "EPIC_NODES": " ".join(node.name for node in nodes),
+        "EPIC_DATATAPS": "",
+        **({"EPIC_MASTER": f"spark://{','.join(urls)}"} if urls else {}),
+        **request.environment,
+    }
+
+
+# -- afterwards ------------------------------------------------------------------------------
+
+
+def cancel(context: Context, action: ActionRecord) -> ActionRecord:
+    """End an action on all nodes where it runs, and keep it from the others.
+
+    Raises:
+        InputError: It is over.
+    """
+    if action.state != "running":
+        raise InputError(f"The action {action.id} is over: {action.state}.")
+    nodes = _nodes_of(context.store, action)
+    running = [
+        nodes[n] for n, node in action.nodes.items() if node.state == "running" and n in nodes
+    ]
+    waiting = [name for name, node in action.nodes.items() if node.state == "waiting"]
+    now = time.time()
+    outcome = NodeOutcome("skipped", None, f"{NOT_REACHED}: it was cancelled", now)
+    _write(context.store, action.id, dict.fromkeys(waiting, outcome))
+    problems = end_on_nodes(context.hosts, action, running)
+    ended = {
+        node.short_name: NodeOutcome("cancelled", None, "", time.time())
+        for node in running
+        if node.short_name not in problems
+    }
+    ended |= {name: NodeOutcome("unknown", None, why, now) for name, why in problems.items()}
+    _write(context.store, action.id, ended)
+    return _close(context.store, action.id)
+
+
+def end_on_nodes(
+    hosts: Mapping[str, Host], action: ActionRecord, nodes: Sequence[Node]
+) -> dict[str, str]:
+    """End an action's processes on nodes; return why it could not be done, by node."""
+
+    def end(node: Node) -> tuple[str, str]:
+        try:
+            host = ssh.nearby(hosts[node.host])
+            code, text = docker_exec.output_of(
+                host, node.container, ["epic-job", "cancel", action.id]
+            )
+        except EpicError as problem:
+            return node.short_name, problem.message
+        return node.short_name, text.strip() if code else ""
+
+    if not nodes:
+        return {}
+    with ThreadPoolExecutor(min(len(nodes), AT_ONCE)) as pool:
+        return {name: why for name, why in pool.map(end, nodes) if why}
+
+
+def settle(context: Context, action: ActionRecord, *, doubts: bool = False) -> ActionRecord:
+    """Find out how an action goes on whose driver is gone; return it as it is now.
+
+    Nodes that cannot be asked are `unknown` in what is returned, and are asked again next time.
+
+    Args:
+        context: The store and the hosts.
+        action: The action.
+        doubts: Whether nodes that were `unknown` before are asked as well.
+    """
+    asked = {"running", "unknown"} if doubts else {"running"}
+    if action.state == "refused" or is_driven(action):
+        return action
+    nodes = _nodes_of(context.store, action)
+    open_ = [n for n, node in action.nodes.items() if node.state in asked and n in nodes]
+    by_host: dict[str, list[Node]] = {}
+    for name in open_:
+        by_host.setdefault(nodes[name].host, []).append(nodes[name])
+    timeout = int(action.options["timeout_seconds"])
+    found, silent = ask_all(
+        (context.hosts[name] for name in by_host),
+        lambda host: _ask_nodes(ssh.nearby(host), by_host[host.name], action.id, timeout),
+    )
+    outcomes = {name: ended for told in found.values() for name, ended in told.items() if ended}
+    now = time.time()
+    if action.controller == platform.node():
+        lost = NodeOutcome("skipped", None, f"{NOT_REACHED}: who drove it is gone", now)
+        outcomes |= {n: lost for n, node in action.nodes.items() if node.state == "waiting"}
+    gone = NodeOutcome("unknown", None, "it has left the cluster", now)
+    outcomes |= {
+        n: gone for n, node in action.nodes.items() if node.state == "running" and n not in nodes
+    }
+    _write(context.store, action.id, outcomes)
+    record = _close(context.store, action.id) if outcomes else action
+    unknown = {
+        node.short_name: NodeOutcome("unknown", None, silent[host])
+        for host, members in by_host.items()
+        if host in silent
+        for node in members
+    }
+    return replace(record, nodes={**record.nodes, **unknown})
+
+
+def is_driven(action: ActionRecord) -> bool:
+    """Whether the process of this machine that drives an action lives."""
+    return (
+        action.state == "running"
+        and action.controller == platform.node()
+        and bool(action.pid_started)
+        and started(action.pid) == action.pid_started
+    )
+
+
+def adopt(context: Context, action: ActionRecord) -> ActionRecord:
+    """Make this process the one that drives an action."""
+    pid, since = controller().split(":")[-2:]
+    with context.store.transaction() as transaction:
+        transaction.set_action(
+            action.id, controller=platform.node(), pid=int(pid), pid_started=since
+        )
+        return transaction.action(action.id)
+
+
+def read_output(
+    context: Context, action: ActionRecord, node: Node, write: docker_exec.Write, *, follow: bool
+) -> None:
+    """Pass on what a node printed; with `follow`, until the action ends there.
+
+    Raises:
+        EpicError: The node does not run, or knows nothing of the action.
+    """
+    host = ssh.nearby(context.hosts[node.host])
+    told = following.show(host, node.container, action.id)
+    if told is None:
+        raise EpicError(f"{node.name} knows nothing of the action {action.id}.")
+    if follow or told["state"] != "running":
+        follower = Follower(host, node.container, action.id, Seen(write))
+        follower.start()
+        follower.result()
+        return
+    command = [
+        "sh",
+        "-c",
+        'cat "$1/stderr" >&2; exec cat "$1/stdout"',
+        "sh",
+        f"/data/jobs/{action.id}",
+    ]
+    docker_exec.stream(host, node.container, command, write)
+
+
+def _ask_nodes(
+    host: Host, nodes: Sequence[Node], key: str, timeout_seconds: int
+) -> dict[str, NodeOutcome | None]:
+    def ask(node: Node) -> tuple[str, NodeOutcome | None]:
+        try:
+            told = following.show(host, node.container, key)
+        except DockerUnavailable:
+            raise
+        except EpicError as problem:  # it does not run: what it has to say, it says later
+            return node.short_name, NodeOutcome("unknown", None, problem.message, time.time())
+        return node.short_name, decide.shown(told, timeout_seconds=timeout_seconds, now=time.time())
+
+    with ThreadPoolExecutor(min(len(nodes), AT_ONCE)) as pool:
+        return dict(pool.map(ask, nodes))
+
+
+def _nodes_of(store: Store, action: ActionRecord) -> dict[str, Node]:
+    with store.read() as transaction:
+        try:
+            cluster = transaction.find_cluster(action.cluster, action.tenant)
+        except InputError:
+            return {}
+    return {node.short_name: node for node in cluster.nodes}
+
+
+def _write(store: Store, key: str, outcomes: Mapping[str, NodeOutcome]) -> None:
+    if outcomes:
+        settled(
+            store, lambda transaction: transaction.set_action(key, outcomes), lambda _step: None
+        )
+
+
+def _close(store: Store, key: str) -> ActionRecord:
+    """Record that an action is over, if it is; return it."""
+
+    def change(transaction: Transaction) -> ActionRecord:
+        action = transaction.action(key)
+        state = decide.overall(action.nodes)
+        if state == "running":
+            return action
+        ends = [node.ended_at for node in action.nodes.values() if node.ended_at]
+        transaction.set_action(key, state=state, ended_at=max(ends, default=time.time()))
+        return transaction.action(key)
+
+    return settled(store, change, lambda _step: None)

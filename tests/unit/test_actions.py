@@ -1,0 +1,315 @@
+"""Actions: what is refused, who is reached when, how nodes' ends are read, what is shown."""
+
+from __future__ import annotations
+
+import base64
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from life_samples import host, node, record, spec, tenant
+
+from epic_runner.actions import decide, drive
+from epic_runner.actions.printing import LONGEST_LINE_BYTES, Lines, harmless
+from epic_runner.actions.request import LARGEST_BYTES, ActionRequest, check, chosen, refusal
+from epic_runner.errors import InputError, NotFound
+from epic_runner.following import Ended, Seen
+from epic_runner.lifecycle import Context
+from epic_runner.spec.quantities import parse_duration
+from epic_runner.store import NodeOutcome, Store
+
+ROOT = Path(__file__).resolve().parents[2]
+found = importlib.util.spec_from_file_location(
+    "action_filters", ROOT / "filter_plugins" / "actions.py"
+)
+assert found
+assert found.loader
+filters = importlib.util.module_from_spec(found)
+found.loader.exec_module(filters)
+
+LAB = spec()
+
+
+def request(script: bytes = b"true", **values: Any) -> ActionRequest:
+    return ActionRequest(values.pop("name", "it.sh"), script, **values)
+
+
+# -- what is refused ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (request(b" \n"), "is empty"),
+        (request(b"x" * (LARGEST_BYTES + 1)), "a script may have 1048576"),
+        (request(b"#!/bin/bash\r\necho\r\n"), "ends as on Windows"),
+        (request(b"#!python3\n"), "is no path of an interpreter"),
+        (request(environment={"A-B": ""}), "no name of an environment variable"),
+    ],
+)
+def test_a_script_that_could_run_nowhere_is_refused(asked: ActionRequest, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        check(asked)
+
+
+def test_who_is_no_member_or_may_not_become_root_is_refused() -> None:
+    people = tenant()
+    assert "eve is not a member" in refusal(people, "eve", sudo=False)
+    members = {member["user"]: bool(member.get("sudo")) for member in people.members}
+    for user, may in members.items():
+        assert refusal(people, user, sudo=False) == ""
+        assert bool(refusal(people, user, sudo=True)) is not may
+
+
+def test_nodes_are_chosen_by_role_and_by_either_of_their_names() -> None:
+    cluster = record(LAB, "master-1", "worker-1", "worker-2")
+
+    def names(*roles: str, nodes: tuple[str, ...] = ()) -> list[str]:
+        return [item.short_name for item in chosen(cluster, roles, nodes)]
+
+    assert names() == ["master-1", "worker-1", "worker-2"]
+    assert names("worker") == ["worker-1", "worker-2"]
+    assert names(nodes=("lab-worker-2", "master-1")) == ["master-1", "worker-2"]
+    assert names("master", nodes=("worker-1",)) == ["master-1", "worker-1"]
+    with pytest.raises(NotFound, match="no node role boss"):
+        names("boss")
+    with pytest.raises(NotFound, match="no node worker-9"):
+        names(nodes=("worker-9",))
+
+
+def test_a_refused_action_is_recorded_and_reaches_no_node(tmp_path: Path) -> None:
+    store = Store(f"sqlite:///{tmp_path}/store.db")
+    with store.transaction() as transaction:
+        transaction.apply_tenant(tenant().document)
+        transaction.add_cluster(LAB, "ada", [node(LAB, "master-1")])
+    with pytest.raises(InputError, match="eve is not a member"):
+        drive.begin(Context(store, {"local": host()}), "lab", request(), user="eve")
+    with store.read() as transaction:
+        (kept,) = transaction.actions(LAB.tenant, "lab")
+    store.close()
+    assert (kept.user, kept.state, kept.nodes["master-1"].state) == ("eve", "refused", "waiting")
+
+
+@given(st.text(max_size=60))
+def test_a_script_has_a_plain_name_in_its_node(name: str) -> None:
+    plain = request(name=name).file_name
+    assert plain
+    assert not {"/", " ", "\0"} & set(plain)
+    assert not plain.startswith((".", "-"))
+
+
+def test_an_action_can_be_asked_for_again_from_its_record() -> None:
+    asked = request(arguments=("a", "b"), environment={"A": "1"}, sudo=True, serial=2)
+    assert ActionRequest.of(asked.name, asked.script, asked.options()) == asked
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("15m", 900), ("2H", 7200), ("7d", 604800)]
+)
+def test_a_duration_is_a_number_and_a_unit(text: str, seconds: int) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "5", "0s", "1.5h", "2 h", "400d", "1w", 90, None, True])
+def test_what_is_no_duration_is_refused(text: object) -> None:
+    with pytest.raises(ValueError, match=r"must be a duration|longer than a year"):
+        parse_duration(text)
+
+
+# -- decisions ---------------------------------------------------------------------------------
+
+
+@given(st.lists(st.integers(), max_size=30), st.integers(min_value=0, max_value=12))
+def test_batches_hold_every_node_once_and_in_order(nodes: list[int], serial: int) -> None:
+    groups = decide.batches(nodes, serial)
+    assert [item for group in groups for item in group] == nodes
+    assert all(0 < len(group) <= (serial or len(nodes)) for group in groups)
+
+
+@pytest.mark.parametrize(
+    ("ended", "values", "state"),
+    [
+        (Ended("done", 0), {}, "done"),
+        (Ended("done", 3), {}, "failed"),
+        (Ended("done", 124), {"timeout_seconds": 5, "seconds": 5.2}, "timed out"),
+        (Ended("done", 124), {"timeout_seconds": 5, "seconds": 1.0}, "failed"),
+        (Ended("done", 143), {"cancelled": True}, "cancelled"),
+        (Ended("vanished"), {}, "unknown"),
+        (Ended("vanished"), {"cancelled": True}, "cancelled"),
+    ],
+)
+def test_how_a_node_ended(ended: Ended, values: dict[str, Any], state: str) -> None:
+    given_ = {"seconds": 1.0, "timeout_seconds": 0, "cancelled": False, "now": 9.0, **values}
+    assert decide.outcome(ended, **given_).state == state
+
+
+def test_a_node_that_was_made_anew_is_unknown_and_never_a_success() -> None:
+    assert decide.shown(None, timeout_seconds=0, now=1.0) == NodeOutcome(
+        "unknown", None, "its node knows nothing of it: it was made anew", 1.0
+    )
+    told = {"state": "running", "rc": None, "created": 1.0, "ended": None, "cut": []}
+    assert decide.shown(told, timeout_seconds=0, now=1.0) is None
+    cut = decide.shown(
+        {**told, "state": "done", "rc": 0, "ended": 3.0, "cut": ["stdout"]},
+        timeout_seconds=0,
+        now=9.0,
+    )
+    assert cut == NodeOutcome("done", 0, "", 3.0, ("stdout",))
+
+
+@pytest.mark.parametrize(
+    ("states", "overall"),
+    [
+        (["done", "done"], "done"),
+        (["done", "running"], "running"),
+        (["failed", "waiting"], "running"),
+        (["done", "unknown"], "failed"),
+        (["done", "timed out"], "failed"),
+        (["done", "failed", "skipped"], "failed"),
+        (["done", "cancelled", "skipped"], "cancelled"),
+    ],
+)
+def test_the_state_of_an_action_follows_from_its_nodes(states: list[str], overall: str) -> None:
+    nodes = {str(number): NodeOutcome(state) for number, state in enumerate(states)}
+    assert decide.overall(nodes) == overall
+    bad = {str(n) for n, state in enumerate(states) if state not in ("done", "running", "waiting")}
+    assert set(decide.failed_nodes(nodes)) == bad
+
+
+# -- following ---------------------------------------------------------------------------------
+
+
+@given(
+    st.lists(st.tuples(st.binary(max_size=40), st.booleans()), max_size=12),
+    st.integers(min_value=1, max_value=9),
+)
+def test_a_stream_is_passed_on_whole_and_its_last_line_taken_off(
+    printed: list[tuple[bytes, bool]], size: int
+) -> None:
+    """Also where the script prints null characters, and the last line comes in pieces."""
+    streams = {False: b"", True: b""}
+    for data, is_error in printed:
+        streams[is_error] += data
+    trailer = f"\0done 7 {len(streams[False])} {len(streams[True])}\n".encode()
+    came = {False: b"", True: b""}
+
+    def write(data: bytes, is_error: bool) -> None:  # noqa: FBT001 - the callback's form
+        came[is_error] += data
+
+    seen = Seen(write)
+    for is_error, whole in ((False, streams[False]), (True, streams[True] + trailer)):
+        for start in range(0, len(whole), size):
+            seen.take(whole[start : start + size], is_error)
+    assert seen.ended() == Ended("done", 7)
+    assert came == streams
+
+
+def test_a_stream_that_was_cut_short_is_not_taken_for_whole() -> None:
+    pieces: list[bytes] = []
+    seen = Seen(lambda data, _is_error: pieces.append(data))
+    seen.take(b"half", is_error=False)
+    seen.take(b"\0done 0 8 0\n", is_error=True)
+    assert seen.ended() is None
+    assert seen.counts == (4, 0)
+    seen.take(b"rest", is_error=False)
+    seen.take(b"\0done 0 8 0\n", is_error=True)
+    assert seen.ended() == Ended("done", 0)
+    assert b"".join(pieces) == b"halfrest"
+
+
+def test_what_only_looks_like_the_last_line_is_the_scripts_own() -> None:
+    pieces: list[bytes] = []
+    seen = Seen(lambda data, _is_error: pieces.append(data))
+    seen.take(b"x\0don", is_error=True)
+    assert seen.ended() is None
+    assert b"".join(pieces) == b"x\0don"
+    assert seen.counts == (0, 5)
+
+
+# -- what is shown -----------------------------------------------------------------------------
+
+
+def shown(*pieces: tuple[str, bytes, bool], is_terminal: bool = False) -> dict[bool, bytes]:
+    came = {False: b"", True: b""}
+
+    def put(data: bytes, is_error: bool) -> None:  # noqa: FBT001 - the callback's form
+        came[is_error] += data
+
+    lines = Lines(3, (is_terminal, is_terminal), put)
+    for piece in pieces:
+        lines.piece(*piece)
+    for name in dict.fromkeys(piece[0] for piece in pieces):
+        lines.end(name)
+    return came
+
+
+def test_lines_stand_whole_behind_their_nodes_on_their_streams() -> None:
+    came = shown(("a", b"one\ntw", False), ("b", b"x\n", True), ("a", b"o\nend", False))
+    assert came == {False: b"a   | one\na   | two\na   | end\n", True: b"b   | x\n"}
+
+
+def test_a_line_without_end_is_shown_in_pieces() -> None:
+    came = shown(("a", b"x" * (LONGEST_LINE_BYTES + 1), False), ("a", b"y\n", False))
+    assert came[False].count(b"a   | ") == 2
+
+
+def test_a_terminal_sees_no_control_characters_but_colours() -> None:
+    assert harmless(b"\x1b[31mred\x1b[0m\tok\r") == b"\x1b[31mred\x1b[0m\tok"
+    assert harmless(b"\x1b[2J\x07\x00\x7f") == b"^[[2J^G^@^?"
+    came = shown(("a", b"\x1b]0;title\x07\n", False), is_terminal=True)
+    assert came[False] == b"a   | ^[]0;title^G\n"
+    assert shown(("a", b"\x07\xff\n", False))[False] == b"a   | \x07\xff\n"
+
+
+# -- what is run -------------------------------------------------------------------------------
+
+
+def commands(script: bytes = b"true", **values: Any) -> list[dict[str, Any]]:
+    action = {
+        "id": "a1", "user": "ada", "uid": 20000, "name": "it.sh", "arguments": ["x", 2],
+        "script": base64.b64encode(script).decode(), "environment": {"A": "1"}, "sudo": False,
+        "timeout_seconds": 0, "limit_bytes": 0, "follow_milliseconds": 400, **values,
+    }  # fmt: skip
+    nodes = [{"short_name": "worker-2", "container": "c", "role": "worker", "index": 2}]
+    return list(filters.action_commands(nodes, action))
+
+
+def test_a_script_goes_to_its_node_beside_the_command_line() -> None:
+    (command,) = commands()
+    words = command["command"]
+    assert words[:7] == ["epic-job", "start", "a1", "--user", "ada", "--follow", "400"]
+    assert words[7:9] == ["--most", "16384"]
+    assert words[-3:] == ["--", "x", "2"]
+    assert "EPIC_NODE=worker-2" in words
+    assert "A=1" in words
+    assert command["environment"] == {"EPIC_SCRIPT": base64.b64encode(b"true").decode()}
+    assert "files" not in command
+
+
+def test_a_script_that_is_too_long_for_an_environment_goes_as_a_file() -> None:
+    (command,) = commands(b"#" * 100_000, sudo=True, timeout_seconds=9)
+    path = "/data/jobs/a1.files/it.sh"
+    assert command["files"][path]["mode"] == "0500"
+    assert command["files"][path]["uid"] == 0
+    words = command["command"]
+    assert words[-4:] == ["--", path, "x", "2"]
+    assert {"--sudo", "--timeout", "9"} <= set(words)
+    assert "environment" not in command
+
+
+def test_nodes_on_which_a_script_failed_are_told_with_their_last_words() -> None:
+    def told(rc: int, stderr: bytes) -> dict[str, Any]:
+        return {"rc": rc, "stdout": "", "stderr": base64.b64encode(stderr).decode()}
+
+    assert filters.action_failures(
+        {
+            "a": told(0, b"fine\n\0done 0 0 5\n"),
+            "b": told(0, b"no\n\0done 4 0 3\n"),
+            "c": told(3, b"epic-job: the job a1 exists already\n"),
+            "d": told(0, b"\0running 0 0 0\n"),
+        }
+    ) == ["b: exit code 4: no", "c: it could not be started: epic-job: the job a1 exists already",
+          "d: running"]  # fmt: skip
