@@ -315,7 +315,7 @@ def test_steps_and_output_are_told(catalog: Catalog, engine: FakeEngine) -> None
     ("printed", "hint"),
     [
         ("curl: (60) SSL certificate problem: unable to get issuer", "EPIC_CA_BUNDLE"),
-        ("Temporary failure resolving 'deb.debian.org'", "http_proxy"),
+        ("Temporary failure resolving 'mirror.example.com'", "http_proxy"),
         ("connect (111: Connection refused)", "http_proxy"),
         ("write: No space left on device", "docker system prune"),
         ("ERROR: THESE PACKAGES DO NOT MATCH THE HASHES", "locked"),
