@@ -157,6 +157,7 @@ PORTS = "2377/tcp, 7946/tcp, 7946/udp and 4789/udp"
 DOCKER_ROOT = "/var/lib/docker"
 ENGINE_SECONDS = 10.0
 FIREWALL_SECONDS = 3
+LABELLED = {"filters": '{"label": ["epic.tenant"]}'}
 ALL_PARALLEL = 64
 
 ARGUMENT_SPEC: dict[str, Any] = {
@@ -327,11 +328,12 @@ def elsewhere(path: str, storage: str) -> dict[str, str]:
 
 
 def ways_out(docker: Docker) -> str:
-    """Return what is wrong with the firewall, where tenants have bridges that it is for."""
-    filters = {"filters": '{"label": ["epic.tenant"]}'}
+    """Return what is wrong with the firewall, where nodes are on bridges that it is for."""
     try:
-        networks = docker.request("GET", "/networks", query=filters) or []
-        if any(BRIDGE_OPTION in (network["Options"] or {}) for network in networks):
+        networks = docker.request("GET", "/networks", query=LABELLED) or []
+        nodes = docker.request("GET", "/containers/json", query={**LABELLED, "all": "1"})
+        bridges = [item for item in networks if BRIDGE_OPTION in (item["Options"] or {})]
+        if bridges and nodes:
             return Firewall(docker).check()
     except DockerError as problem:
         return str(problem)

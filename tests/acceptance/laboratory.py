@@ -14,6 +14,8 @@ from life_support import Site, until
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 HOSTS = ["host-1", "host-2", "host-3"]
+# What the addresses of laboratories are part of.
+LAB_ADDRESSES = "198.18.0.0/16"
 
 
 # What happens to a host, beside the verbs of Docker: its packets are lost in both directions while

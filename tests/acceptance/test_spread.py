@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from laboratory import HOSTS, ROOT, Spread
+from laboratory import HOSTS, LAB_ADDRESSES, ROOT, Spread
 from life_support import Site, until
 
 pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("lab")]
@@ -27,8 +27,9 @@ STATUS_SECONDS = 30
 @pytest.fixture(scope="module", autouse=True)
 def wide(spread: Spread) -> None:
     """Have a cluster with nodes on all hosts."""
-    # All private networks: what is closed within them is closed by the firewall alone.
-    spread.site.egress = {"allow": ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"]}
+    # All private networks, and the hosts' own: what is closed within them, the firewall closes.
+    private = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"]
+    spread.site.egress = {"allow": [*private, LAB_ADDRESSES]}
     spread.site.run("launch", spread.site.template("wide", workers=3))
 
 
