@@ -53,6 +53,12 @@ def outcome(
     return NodeOutcome("failed", rc, reason, now)
 
 
+def cut(counts: tuple[int, int], limit_bytes: int) -> tuple[str, ...]:
+    """Return the streams, of stdout and stderr, that have come to the limit of what is kept."""
+    named = zip(("stdout", "stderr"), counts, strict=True)
+    return tuple(name for name, count in named if count >= limit_bytes)
+
+
 def shown(
     told: Mapping[str, Any] | None, *, timeout_seconds: int, now: float
 ) -> NodeOutcome | None:

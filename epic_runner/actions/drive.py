@@ -20,7 +20,7 @@ from typing import Any
 
 from epic_runner import docker_exec, following, ssh
 from epic_runner.actions import decide
-from epic_runner.actions.request import STOP, ActionRequest, check, chosen, refusal
+from epic_runner.actions.request import OUTPUT_BYTES, STOP, ActionRequest, check, chosen, refusal
 from epic_runner.cluster import Node
 from epic_runner.errors import DockerUnavailable, EpicError, InputError, OperationFailed
 from epic_runner.everywhere import ask_all
@@ -158,6 +158,7 @@ class _Driver:
         self._followers: dict[str, Follower] = {}
         self._nearby: dict[str, Host] = {}
         self._began: dict[str, float] = {}
+        self._seen: dict[str, Seen] = {}
         self._outcomes = dict(action.nodes)
         self._is_cancelled = False
 
@@ -235,7 +236,7 @@ class _Driver:
                 reason = f"it could not be started: {text[-1] if text else told['rc']}"
                 self._end(name, NodeOutcome("failed", None, reason, time.time()))
                 continue
-            seen = Seen(self._writer(name))
+            seen = self._seen[name] = Seen(self._writer(name))
             seen.take(stdout, is_error=False)
             seen.take(stderr, is_error=True)
             ended = seen.ended()
@@ -284,13 +285,14 @@ class _Driver:
 
     def _outcome(self, name: str, ended: following.Ended) -> NodeOutcome:
         now = time.time()
-        return decide.outcome(
+        found = decide.outcome(
             ended,
             seconds=now - self._began.get(name, now),
             timeout_seconds=self._request.timeout_seconds,
             cancelled=self._is_cancelled,
             now=now,
         )
+        return replace(found, cut=decide.cut(self._seen[name].counts, OUTPUT_BYTES))
 
     # -- the record ------------------------------------------------------------------------
 

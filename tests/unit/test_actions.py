@@ -179,6 +179,21 @@ def test_the_state_of_an_action_follows_from_its_nodes(states: list[str], overal
     assert set(decide.failed_nodes(nodes)) == bad
 
 
+@pytest.mark.parametrize(
+    ("counts", "streams"),
+    [
+        ((9, 9), ()),
+        ((10, 0), ("stdout",)),
+        ((0, 10), ("stderr",)),
+        ((10, 10), ("stdout", "stderr")),
+    ],
+)
+def test_a_stream_at_its_limit_is_told_as_cut(
+    counts: tuple[int, int], streams: tuple[str, ...]
+) -> None:
+    assert decide.cut(counts, 10) == streams
+
+
 # -- following ---------------------------------------------------------------------------------
 
 
