@@ -34,6 +34,14 @@ export SPARK_DAEMON_JAVA_OPTS=-Xlog:class+load:file=/tmp/classes
 exec s6-setuidgid spark /opt/spark/bin/epic-spark-daemon worker --host $(hostname) \
     --webui-port 8081 --cores 1 --memory 1g --work-dir /data/spark spark://MASTER:7077
 """
+HISTORY = """#!/bin/bash
+exec 2>&1
+cd /data/history
+export SPARK_CONF_DIR=/data/history SPARK_USER=spark-history
+export SPARK_DAEMON_JAVA_OPTS="-Dspark.history.fs.logDirectory=file:/data/history \
+    -Xlog:class+load:file=/tmp/history"
+exec s6-setuidgid spark-history /opt/spark/bin/epic-spark-daemon history
+"""
 DIRECTORIES = "0755 spark spark /data/spark\n"
 
 
@@ -105,6 +113,20 @@ def test_the_class_archive_is_used(cluster: tuple[Node, Node]) -> None:
     assert not re.search("(?i)shared class paths mismatch|error", worker.sh("head -5 /tmp/classes"))
 
 
+def test_the_history_server_maps_its_classes_and_knows_its_pages(make: Callable[..., Node]) -> None:
+    directories = "0755 spark-history spark-history /data/history\n"
+    files = {**ACCOUNTS, "dirs": directories, "services/spark-history/run": HISTORY}
+    node = make("spark", files)
+    code, _, err = node.run(
+        "epic-wait", "http", "http://localhost:18080/api/v1/version", "--timeout", "60"
+    )
+    assert code == 0, err + node.sh("cat /data/log/spark-history/current")
+    lines = node.sh("cat /tmp/history").splitlines()
+    shared = sum("shared objects file" in line for line in lines)
+    assert shared / len(lines) > 0.9
+    assert "Exception" not in node.sh("cat /data/log/spark-history/current")
+
+
 def test_a_daemon_is_one_process(cluster: tuple[Node, Node]) -> None:
     for node in cluster:
         assert node.sh("pgrep -c java") == "1"
@@ -144,6 +166,32 @@ def test_a_job_runs_on_the_worker(cluster: tuple[Node, Node]) -> None:
     assert f"host {worker.name}" in out
     assert "sum 9900" in out
     assert "avro" in out
+
+
+def test_drivers_and_executors_map_their_classes(cluster: tuple[Node, Node]) -> None:
+    master, worker = cluster
+    worker.sh("install -d -m 1777 /data/seen")
+    archive = "-XX:SharedArchiveFile=/opt/spark/cds/job.jsa -Xlog:class+load:file="
+    options = {
+        "spark.driver.extraClassPath": "/opt/spark/cds/spark.jar",
+        "spark.driver.defaultJavaOptions": f"{archive}/home/ada/classes",
+        "spark.executor.extraClassPath": "/opt/spark/cds/spark.jar",
+        "spark.executor.defaultJavaOptions": f"{archive}/data/seen/classes",
+        "spark.executor.memory": "512m",
+    }
+    words = [word for item in options.items() for word in ("--conf", "=".join(item))]
+    master.sh(f"cat >/home/ada/job.py <<'X'\n{JOB}X\n")
+    submit = ["spark-submit", "--master", f"spark://{master.name}:7077", *words]
+    assert master.run("epic-job", "start", "maps", "--user", "ada", "--", *submit,
+                      "/home/ada/job.py")[0] == 0  # fmt: skip
+    code, _, err = master.run("epic-job", "follow", "maps", "--from-start")
+    assert code == 0, err[-4000:]
+    for node, seen in ((master, "/home/ada/classes"), (worker, "/data/seen/classes")):
+        lines = node.sh(f"cat {seen}").splitlines()
+        # The rest is made while it runs: Spark's own code of queries, Scala's lambdas.
+        sources = [line for line in lines if "source: " in line and "Lambda" not in line]
+        shared = sum("shared objects file" in line for line in sources)
+        assert shared / len(sources) > 0.8, f"{node.name}: {shared} of {len(sources)}"
 
 
 def test_users_find_the_programs(cluster: tuple[Node, Node]) -> None:
