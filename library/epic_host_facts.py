@@ -67,7 +67,9 @@ epic_facts:
       description: What is free there, as far as Docker may take it.
       type: int
     disk_quota:
-      description: C(xfs-pquota) where a container's disk can be limited, else C(none).
+      description:
+        - What of a node the engine keeps to its flavor's disk. C(nodes) for all of it, C(volumes)
+          for its volume alone, or C(none). A volume that is made and removed tells.
       type: str
     docker_version:
       description: The engine's version.
@@ -148,6 +150,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from ansible.module_utils.epic_disk import disk_quota
 from ansible.module_utils.epic_docker import Docker, DockerError
 from ansible.module_utils.epic_egress import BRIDGE_OPTION, Firewall
 from ansible.module_utils.epic_volumes import described, is_other, storage_facts
@@ -180,25 +183,6 @@ def os_release(text: str) -> dict[str, str]:
         "version": values.get("VERSION_ID", ""),
         "name": values.get("PRETTY_NAME", ""),
     }
-
-
-def disk_quota(mountinfo: str, path: str, storage_driver: str | None) -> str:
-    """Tell whether Docker can limit the disk of a container whose layers are at a path.
-
-    That takes the driver overlay2 on XFS that was mounted with project quotas.
-    """
-    found: tuple[str, str, str] = ("", "", "")
-    for line in mountinfo.splitlines():
-        place, _, rest = line.partition(" - ")
-        point = place.split()[4].replace("\\040", " ")
-        inside = path == point or path.startswith(point.rstrip("/") + "/")
-        # Of two mounts at one place the later one is seen.
-        if inside and len(point) >= len(found[0]):
-            kind, _, options = rest.split(" ", 2)
-            found = (point, kind, options)
-    _, kind, options = found
-    quota = {"prjquota", "pquota"} & set(re.split(r"[ ,]", options))
-    return "xfs-pquota" if storage_driver == "overlay2" and kind == "xfs" and quota else "none"
 
 
 def route_interface(table: str, address: str | None) -> str | None:
@@ -253,11 +237,10 @@ def nearest_folder(path: str) -> str:
             return str(folder)
 
 
-def machine_facts(docker_root: str, storage_driver: str | None) -> dict[str, Any]:
+def machine_facts(docker_root: str) -> dict[str, Any]:
     """Return what the machine has, without Docker's help."""
     path = nearest_folder(docker_root)
     disk = os.statvfs(path)
-    mountinfo = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace")
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     meminfo = Path("/proc/meminfo").read_text(encoding="ascii")
     available = re.search(r"^MemAvailable: +(\d+) kB$", meminfo, re.MULTILINE)
@@ -269,7 +252,6 @@ def machine_facts(docker_root: str, storage_driver: str | None) -> dict[str, Any
         "disk_path": path,
         "disk_bytes": disk.f_blocks * disk.f_frsize,
         "disk_free_bytes": disk.f_bavail * disk.f_frsize,
-        "disk_quota": disk_quota(mountinfo, path, storage_driver),
         "kernel": os.uname().release,
         "os": os_release(release),
         "python_version": platform.python_version(),
@@ -294,7 +276,8 @@ def engine_facts(path: str) -> tuple[dict[str, Any], dict[str, Any], str]:
         nothing = dict.fromkeys(
             ("docker_version", "api_version", "storage_driver", "cgroup_version")
         )
-        return {**nothing, "docker_error": str(problem)}, no_swarm("unknown"), DOCKER_ROOT
+        unusable = {**nothing, "docker_error": str(problem), "disk_quota": "none"}
+        return unusable, no_swarm("unknown"), DOCKER_ROOT
     facts = {
         "cores": info["NCPU"],
         "memory_bytes": info["MemTotal"],
@@ -302,10 +285,19 @@ def engine_facts(path: str) -> tuple[dict[str, Any], dict[str, Any], str]:
         "api_version": version["ApiVersion"],
         "docker_error": "",
         "storage_driver": info["Driver"],
+        "disk_quota": kept_to(docker, info),
         # Engines before 20.10 knew only the first.
         "cgroup_version": info.get("CgroupVersion") or "1",
     }
     return facts, swarm_facts(docker, info.get("Swarm") or {}), info["DockerRootDir"]
+
+
+def kept_to(docker: Docker, info: dict[str, Any]) -> str:
+    """Return what of a node this engine keeps to a size; nothing where it has no room to try."""
+    try:
+        return disk_quota(docker, info)
+    except DockerError:
+        return "none"
 
 
 def elsewhere(path: str, storage: str) -> dict[str, str]:
@@ -502,7 +494,7 @@ def program_runs(name: str) -> bool:
 
 def run(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:  # noqa: FBT001 - the call of every own module
     """Do the module's work; return its result."""
-    del check_mode  # nothing is ever changed
+    del check_mode  # nothing that lasts is ever changed
     clock = time.time()
     engine, swarm, root = engine_facts(params["socket"])
     interface, mtu = way_to(params["peers"])
@@ -510,7 +502,7 @@ def run(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:  # noqa: FB
     is_usable = storage["kind"] != "unknown" and not engine["docker_error"]
     facts = {
         "clock": clock,
-        **machine_facts(root, engine["storage_driver"]),
+        **machine_facts(root),
         **engine,
         "interface": interface,
         "mtu": mtu,
