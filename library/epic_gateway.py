@@ -332,7 +332,8 @@ class Converger:
                 # Its name sorts before those of tenants' networks (epic.TENANT), so that Docker
                 # takes this one's way out for answers.
                 "NetworkMode": self.name,
-                "RestartPolicy": {"Name": "unless-stopped"},
+                # Of an engine that was killed, nothing else brings it back (seen with Docker 26).
+                "RestartPolicy": {"Name": "always"},
                 "LogConfig": {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "5"}},
             },
         }

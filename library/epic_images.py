@@ -16,7 +16,7 @@ description:
   - A host with C(ansible_connection=local) has the controller's own images; nothing is done there.
 options:
   images:
-    description: The images' references, C(epic/spark:3.5.9-r3).
+    description: The images' references, C(epic/spark:3.5.9-r6).
     type: list
     elements: str
     required: true
@@ -52,7 +52,7 @@ author:
 EXAMPLES = r"""
 - name: Take the images that are missing or stale here
   epic_images:
-    images: [epic/spark:3.5.9-r3]
+    images: [epic/spark:3.5.9-r6]
 """
 
 RETURN = r"""

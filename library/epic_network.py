@@ -59,6 +59,8 @@ id:
   returned: success
 """
 
+import ipaddress
+import json
 import re
 import time
 from typing import Any
@@ -66,12 +68,18 @@ from typing import Any
 from ansible.module_utils.epic_docker import Docker, DockerError
 
 CONFLICT = 409
+POOL_HINT = (
+    "Remove the tenant from this store, name addresses of its own with EPIC_NETWORK_POOL and "
+    "EPIC_BRIDGE_POOL, and launch again."
+)
 # How long the swarm may take to tell all of its managers of a change.
 RELEASE_SECONDS = 20.0
 # How long its managers may take to choose another leader, when a host has died or is back.
 ELECTION_SECONDS = 40.0
 ELECTION_PAUSE_SECONDS = 1.0
 LEADERLESS = re.compile(r"not have a leader|lost leader|no leader|context deadline exceeded")
+# Of what another manager removes at this moment, engines tell by a 404 or by the swarm's own words.
+GONE = re.compile(r"network \S+ not found")
 
 ARGUMENT_SPEC: dict[str, Any] = {
     "tenant": {"type": "str", "required": True},
@@ -105,6 +113,15 @@ def converge(docker: Docker, params: dict[str, Any], *, check_mode: bool) -> dic
                 remove(docker, found["Id"])
             return {"changed": bool(found), "id": ""}
         if not found:
+            subnet = params["subnet"]
+            other = holder(docker, params["name"], subnet) if subnet else ""
+            if other:
+                return {
+                    "failed": True,
+                    "msg": f"the addresses {subnet} for {params['name']} are those of "
+                    f"the network {other} of this swarm, which another store has made",
+                    "hint": POOL_HINT,
+                }
             return {"changed": True, "id": "" if check_mode else make(docker, params)}
     except DockerError as problem:
         return {"failed": True, "msg": str(problem), **docker.absence()}
@@ -117,6 +134,23 @@ def converge(docker: Docker, params: dict[str, Any], *, check_mode: bool) -> dic
             f"{params['subnet']}: remove it when no container uses it any more",
         }
     return {"changed": False, "id": found["Id"]}
+
+
+def holder(docker: Docker, name: str, subnet: str) -> str:
+    """Return another network of the swarm that has addresses of a subnet; empty where none has.
+
+    The swarm's managers would take the new one all the same, and never give it addresses.
+    """
+    wanted = ipaddress.ip_network(subnet)
+    query = {"filters": json.dumps({"driver": ["overlay"]})}
+    for network in docker.request("GET", "/networks", query=query) or []:
+        for part in (network.get("IPAM") or {}).get("Config") or []:
+            has = ipaddress.ip_network(part["Subnet"], strict=False) if part.get("Subnet") else None
+            # Of its own name is what another manager has made this moment.
+            is_other = has and has.version == wanted.version and network["Name"] != name
+            if is_other and has.overlaps(wanted):
+                return str(network["Name"])
+    return ""
 
 
 def make(docker: Docker, params: dict[str, Any]) -> str:
@@ -159,6 +193,8 @@ def remove(docker: Docker, key: str) -> None:
         try:
             docker.request("DELETE", f"/networks/{key}", missing_ok=True)
         except DockerError as problem:
+            if GONE.search(str(problem)):
+                return
             if "in use" not in str(problem) or time.monotonic() > end:
                 raise
             time.sleep(0.3)

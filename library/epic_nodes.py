@@ -60,7 +60,8 @@ options:
   node_roles:
     description:
       - What the nodes of each node role have in common. Keys C(image), C(cores),
-        C(memory_bytes), C(pids_limit), C(disk_bytes) (watched, if not 0), C(files) (path to
+        C(memory_bytes), C(pids_limit), C(disk_bytes) (kept to where the engine can, and watched, if
+        not 0; a volume that is there keeps the size it was made with), C(files) (path to
         C(content), C(mode), C(uid), C(gid), C(quiet) for one that no service reads),
         C(secrets) (files that nobody shall see, which is why the option is never logged).
     type: dict
@@ -116,7 +117,7 @@ EXAMPLES = r"""
       allow: [{to: 10.1.0.0/16, port: 8020}]
       closed: [192.0.2.11]
     node_roles:
-      worker: {image: "epic/spark:3.5.9-r3", cores: 1, memory_bytes: 2147483648, files: {}}
+      worker: {image: "epic/spark:3.5.9-r6", cores: 1, memory_bytes: 2147483648, files: {}}
     nodes:
       - name: lab-worker-1
         short_name: worker-1
@@ -155,6 +156,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from ansible.module_utils.epic_disk import has_size, limits_layers, new_volume
 from ansible.module_utils.epic_docker import Docker, DockerError, hold
 from ansible.module_utils.epic_egress import (
     BRIDGE_OPTION,
@@ -164,15 +166,23 @@ from ansible.module_utils.epic_egress import (
     host_resolvers,
     policy_of,
 )
+from ansible.module_utils.epic_overlay import Stay
 from ansible.module_utils.epic_volumes import ensure_volume
 
 CONFLICT = 409
 PORT_TAKEN = re.compile(r"port is already allocated|address already in use")
-NETWORK_LEAVING = re.compile(r"network \S+ not found|attaching to network failed")
-NETWORK_SECONDS = 30.0
+NETWORK_LEAVING = re.compile(
+    r"network \S+ not found|attaching to network failed|[Cc]ould not attach to network"
+)
+# An engine asks the managers for 20 seconds before it gives up by itself.
+NETWORK_SECONDS = 60.0
 # An engine that was killed while it started a container takes it for one that runs already.
 UNSTARTABLE = re.compile(r"task \S+: already exists")
 MANIFEST = "/etc/epic/manifest.json"
+# An engine that was killed takes the containers that it finds alive for stopped by hand (seen with
+# Docker 26), so that only this policy has it start them again; it would start stopped ones as well.
+COMES_BACK = {"Name": "always"}
+STAYS_STOPPED = {"Name": "no"}
 
 # Prints the bytes on the node's volume and those that it has written beside its image, and fails
 # where they are more than $1. What cannot be counted in time is no failure.
@@ -226,7 +236,14 @@ class Converger:
         self.docker = Docker(params["socket"])
         self.firewall = Firewall(self.docker)
         self.bridge: dict[str, Any] = {}
+        self.info: dict[str, Any] | None = None
         self.told = False
+        self.volumes: dict[str, dict[str, Any]] = {}
+        self.stay = Stay(
+            self.docker,
+            params["network"].get("name", ""),
+            f"epic.{params['tenant']}.{params['cluster']}.stay",
+        )
         self.owner = {"epic.tenant": params["tenant"], "epic.cluster": params["cluster"]}
         self.done: dict[str, str] = {}
         self.failed: dict[str, str] = {}
@@ -245,10 +262,16 @@ class Converger:
                 return
             if not self.check:
                 self.ensure_network()
-                self.ensure_firewall()
-                self.ensure_volumes()
-            # Masters come first in the list: the others wait for them, so they get a head start.
-            self.each(self.p["nodes"] or [], lambda node: self.start(node, live))
+            with self.firewalled(), contextlib.ExitStack() as ended:
+                ended.callback(self.stay.end)
+                if not self.check:
+                    self.ensure_volumes()
+                    self.volumes = {
+                        volume["Labels"].get("epic.node"): volume
+                        for volume in self.docker.labelled("volumes", self.owner)
+                    }
+                # Masters come first in the list: others wait for them, so they get a head start.
+                self.each(self.p["nodes"] or [], lambda node: self.start(node, live))
 
     def stopped(self) -> None:
         """Stop the nodes and keep them."""
@@ -264,6 +287,8 @@ class Converger:
         self.each(containers, self.remove)
         if self.failed:
             return
+        if wanted is None and not self.check:
+            self.stay.remove()  # of a run that was killed
         kept = {n["short_name"] for n in self.p["nodes"] or [] if n.get("keep_volume")}
         for volume in self.docker.labelled("volumes", self.owner):
             name = volume["Labels"].get("epic.node")
@@ -360,12 +385,23 @@ class Converger:
             )
         self.docker.remove_network(network["Id"])
 
-    def ensure_firewall(self) -> None:
-        """Have the tenant's rules in force on this host."""
+    @contextlib.contextmanager
+    def firewalled(self) -> Iterator[None]:
+        """Have the tenant's rules in force on this host by the end of the block.
+
+        Its nodes are started meanwhile: a new bridge has neither an address nor a translation of
+        addresses before it has rules, so there is no way out of it, and an older one has the
+        tenant's rules of before.
+        """
         wanted = self.p["egress"]
-        if wanted:
-            policy = policy_of(self.p["tenant"], self.bridge, wanted, host_resolvers())
-            self.told = self.firewall.tell(wanted["image"], policy)
+        if self.check or not wanted:
+            yield
+            return
+        policy = policy_of(self.p["tenant"], self.bridge, wanted, host_resolvers())
+        with ThreadPoolExecutor(1) as aside:
+            telling = aside.submit(self.firewall.tell, wanted["image"], policy)
+            yield
+            self.told = telling.result()
 
     def ensure_volumes(self) -> None:
         """Make the tenant's volumes where they are missing."""
@@ -373,10 +409,6 @@ class Converger:
         # A host that none of the nodes is on needs no volume.
         for volume in self.p["volumes"] if images else []:
             ensure_volume(self.docker, volume, self.p["tenant"], images[0])
-
-    def make_volume(self, name: str, labels: dict[str, str]) -> None:
-        """Make a volume; Docker answers with the existing one where there is one."""
-        self.docker.request("POST", "/volumes/create", {"Name": name, "Labels": labels})
 
     def start(self, node: dict[str, Any], live: dict[str, Any]) -> tuple[str, str]:
         """Bring one node to where it should be; return its name and what was done."""
@@ -389,6 +421,7 @@ class Converger:
             return name, "unchanged"
         if self.is_other(found, spec):
             if not self.check:
+                self.keep_network(node, found["State"])
                 self.remove(found)
             return name, self.create(node, spec, "recreated")
         try:
@@ -411,6 +444,9 @@ class Converger:
             # No service reads them, so nothing is restarted.
             quiet = {path: file for path, file in files.items() if file.get("quiet")}
             self.docker.put_files(node["container"], {**quiet, **remembered(files)})
+        if self.p["verify"] and state == "running" and not self.check:
+            # One of an earlier version has another policy.
+            self.set_policy(node["container"], COMES_BACK)
         if state in ("running", "paused"):
             fine = "updated" if drifted else "unchanged"
             return fine if state == "running" else "resumed"
@@ -425,10 +461,25 @@ class Converger:
             or found["Labels"].get("epic.spec") != spec["Labels"]["epic.spec"]
         )
 
+    def keep_network(self, node: dict[str, Any], state: str) -> None:
+        """Keep a network that spans hosts here while a running node is stopped and started."""
+        if state == "running" and self.p["network"].get("spans"):
+            self.stay.begin(self.p["node_roles"][node["role"]]["image"])
+
     def power(self, node: dict[str, Any], how: str, **query: Any) -> None:
-        """Start or restart a node."""
+        """Start or restart a node, which comes back from now on whenever its engine starts."""
+        self.set_policy(node["container"], COMES_BACK)
         path = f"/containers/{node['container']}/{how}"
         self.set_running(node, lambda: self.docker.request("POST", path, query=query))
+
+    def set_policy(self, container: str, policy: dict[str, str]) -> None:
+        """Tell what becomes of a container when its engine starts."""
+        body = {"RestartPolicy": policy}
+        try:
+            self.docker.request("POST", f"/containers/{container}/update", body, missing_ok=True)
+        except DockerError as problem:
+            if problem.status != CONFLICT:
+                raise  # one that is being removed has no need of it
 
     def set_running(self, node: dict[str, Any], begin: Callable[[], Any]) -> None:
         """Have a node begin to run.
@@ -463,8 +514,18 @@ class Converger:
         """Make a node's volume and container, fill it and start it."""
         if self.check:
             return outcome
-        data = spec["HostConfig"]["Mounts"][0]["Source"]
-        self.make_volume(data, {**self.owner, "epic.node": node["short_name"]})
+        labels = {**self.owner, "epic.node": node["short_name"]}
+        size = int(self.p["node_roles"][node["role"]].get("disk_bytes") or 0)
+        # One that is there stays as it is, with its own size or none.
+        volume = self.volumes.get(node["short_name"]) or new_volume(
+            self.docker, node["container"], labels, size
+        )
+        # No part of the hash: whether a size can be kept to is the host's matter, and the name
+        # follows from it; and stop and start change the policy.
+        spec["HostConfig"]["Mounts"][0]["Source"] = volume["Name"]
+        spec["HostConfig"]["RestartPolicy"] = COMES_BACK
+        if has_size(volume) and self.limits_layers():
+            spec["HostConfig"]["StorageOpt"] = {"size": str(size)}
         self.docker.request("POST", "/containers/create", spec, query={"name": node["container"]})
         bridge = spec["HostConfig"]["NetworkMode"]
         if bridge != self.p["network"]["name"]:
@@ -474,6 +535,12 @@ class Converger:
         filled = {**files, **remembered(files)}
         self.set_running(node, lambda: self.docker.start_with(node["container"], filled))
         return outcome
+
+    def limits_layers(self) -> bool:
+        """Whether the engine limits what containers write beside their volumes; asked once."""
+        if self.info is None:
+            self.info = self.docker.request("GET", "/info")
+        return limits_layers(self.info)
 
     def files(self, node: dict[str, Any]) -> dict[str, Any]:
         """Return all files of a node, secret ones too."""
@@ -503,6 +570,7 @@ class Converger:
         """Write the wanted files again; the restart makes every service read them."""
         if not self.check:
             files = self.files(node)
+            self.keep_network(node, state)
             self.discard(node, state, files)
             self.docker.put_files(node["container"], files)
             self.power(node, "restart", t=self.p["stop_timeout"])
@@ -526,6 +594,9 @@ class Converger:
     def stop(self, container: dict[str, Any]) -> tuple[str, str]:
         """Stop one container."""
         name = short_name(container)
+        if not self.check and container["State"] not in ("dead", "removing"):
+            # Also of one that has ended by itself, which would come back otherwise.
+            self.set_policy(container["Id"], STAYS_STOPPED)
         if container["State"] not in ("running", "restarting", "paused"):
             return name, "unchanged"
         if not self.check:
@@ -632,6 +703,7 @@ class Converger:
                 # The one that every engine finds when it starts: Docker 26 knows nothing of those
                 # that span hosts before a container is on them.
                 "NetworkMode": self.p["egress"].get("network") or self.p["network"]["name"],
+                # Of earlier versions, whose nodes are not made anew for it.
                 "RestartPolicy": {"Name": "unless-stopped"},
                 "LogConfig": {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "2"}},
             },

@@ -142,11 +142,11 @@ class Docker:
         self._path = path
         self._timeout = timeout_seconds
         self._pulse = _Pulse(path)
-        self._is_refused = False
+        self._is_gone = False
 
     def absence(self) -> dict[str, Any]:
         """Return what a module's result has to say of an engine that is down or hangs."""
-        return {"engine_away": True} if self._is_refused or self._pulse.is_gone else {}
+        return {"engine_away": True} if self._is_gone or self._pulse.is_gone else {}
 
     def _connection(self, timeout_seconds: float | None = None) -> _UnixConnection:
         return _UnixConnection(self._path, timeout_seconds or self._timeout, self._pulse)
@@ -154,8 +154,6 @@ class Docker:
     def _problem(self, problem: Exception) -> DockerError:
         """Return a connection's problem in words that name the engine."""
         why = str(problem)
-        if isinstance(problem, (ConnectionRefusedError, FileNotFoundError)):
-            self._is_refused = True
         if self._pulse.is_gone:
             why = f"it hangs: no sign of life within {PULSE_SECONDS:.0f} s"
         return DockerError(0, f"The Docker engine at {self._path}: {why}")
@@ -236,8 +234,13 @@ class Docker:
             headers["Content-Type"] = "application/json"
             body = json.dumps(body).encode()
         target = quote(url) + ("?" + urlencode(query) if query else "")
-        connection.request(method, target, body=body, headers=headers)
-        return connection.getresponse()
+        try:
+            connection.request(method, target, body=body, headers=headers)
+            return connection.getresponse()
+        except (ConnectionRefusedError, FileNotFoundError, ConnectionResetError):
+            # One that closes without an answer has died meanwhile.
+            self._is_gone = True
+            raise
 
     def labelled(self, kind: str, labels: Mapping[str, str]) -> list[dict[str, Any]]:
         """Return all `containers`, `networks` or `volumes` that carry all of `labels`."""

@@ -78,9 +78,13 @@ def reached(kind, target):
 
 
 def all_reached(kind, targets):
-    with ThreadPoolExecutor(32) as pool:
+    with ThreadPoolExecutor(96) as pool:
         found = pool.map(lambda target: reached(kind, target), targets)
         return [target for target, is_there in zip(targets, found, strict=True) if is_there]
 
 
-json.dump({kind: all_reached(kind, to) for kind, to in json.loads(sys.argv[1]).items()}, sys.stdout)
+wanted = json.loads(sys.argv[1])
+with ThreadPoolExecutor() as kinds:
+    json.dump(
+        dict(zip(wanted, kinds.map(all_reached, wanted, wanted.values()), strict=True)), sys.stdout
+    )

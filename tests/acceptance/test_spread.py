@@ -7,16 +7,20 @@ themselves.
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from laboratory import HOSTS, LAB_ADDRESSES, ROOT, Spread
-from life_support import Site, until
+from life_support import LIMIT_SECONDS, Site, until
 
 pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("lab")]
 
@@ -48,6 +52,29 @@ def test_a_cluster_is_spread_over_hosts_and_its_master_keeps_apart(spread: Sprea
     assert set(places.values()) == set(HOSTS)
     assert list(places.values()).count(places["master-1"]) == 1
     assert spread.site.status("wide")["health"] == "green"
+
+
+def test_a_way_between_hosts_that_opens_late_is_waited_for(spread: Spread, third: str) -> None:
+    spread.harm(third, "overlay")
+    launch = spread.site.begin("launch", spread.site.template("wide", workers=3))
+    try:
+        assert launch.stdout
+        waits = next(line for line in launch.stdout if "waits for an answer" in line)
+        spread.mend(third)
+        out, err = launch.communicate(timeout=LIMIT_SECONDS)
+    finally:
+        launch.kill()
+    assert launch.returncode == 0, waits + out + err
+
+
+@pytest.mark.faults
+def test_a_way_between_hosts_that_is_closed_is_told_with_its_ports(
+    spread: Spread, third: str
+) -> None:
+    spread.harm(third, "overlay")
+    failed = spread.site.run("launch", spread.site.template("wide", workers=3), code=1)
+    assert "is 4789/udp open between the two hosts" in failed.err
+    assert f" on host {third}" in failed.out
 
 
 def test_a_job_runs_on_the_workers_of_all_hosts(spread: Spread, tmp_path: Path) -> None:
@@ -88,6 +115,16 @@ def probed(site: Site, cluster: str, node: str, **wanted: list[str]) -> dict[str
     return found
 
 
+def probed_by_all(
+    site: Site, cluster: str, nodes: Iterable[str], **wanted: list[str]
+) -> dict[str, dict[str, list[str]]]:
+    """Return what each node reached; they try at the same time, since most of it is waiting."""
+    with ThreadPoolExecutor(8) as pool:
+        return dict(zip(nodes, pool.map(
+            lambda node: probed(site, cluster, node, **wanted), nodes
+        ), strict=True))  # fmt: skip
+
+
 @pytest.fixture
 def server(spread: Spread) -> Iterator[str]:
     """A server beyond the hosts, and its address."""
@@ -102,7 +139,7 @@ def server(spread: Spread) -> Iterator[str]:
         ["docker", "inspect", name], check=True, capture_output=True
     ).stdout)  # fmt: skip
     yield found[0]["NetworkSettings"]["Networks"][f"epic-{spread.lab}"]["IPAddress"]
-    subprocess.run(["docker", "rm", "--force", name], check=True, capture_output=True)
+    subprocess.run(["docker", "rm", "--force", "--volumes", name], check=True, capture_output=True)
 
 
 def test_no_probe_of_a_tenant_reaches_another_tenant_or_a_host(
@@ -129,18 +166,21 @@ def test_no_probe_of_a_tenant_reaches_another_tenant_or_a_host(
             (other, "theirs", theirs, spread.site, "wide", ours),
             (spread.site, "wide", ours, other, "theirs", theirs),
         ):
-            listening = victim.begin("shell", name, "worker-1", "--", "python3", "-c", LISTEN)
             packets = forged(spread, machines, victim.tenant, node["worker-1"])
-            for sender in nodes:
-                assert probed(attacker, cluster, sender, vxlan=packets) == {"vxlan": []}
-            assert listening.communicate()[0] == ""
-            for sender in nodes:
-                wanted = attempts(closed, list(node.values()), victim, name, list(node))
-                wanted["files"].append("/tenant/ours" if attacker is other else "/tenant/theirs")
-                assert probed(attacker, cluster, sender, **wanted) == nothing
-        for node_name in ours:
-            allowed = probed(spread.site, "wide", node_name, tcp=[f"{server}:8000"], ping=[server])
-            assert allowed == {"tcp": [f"{server}:8000"], "ping": [server]}
+            ear = victim.begin("shell", name, "worker-1", "--", "python3", "-c", LISTEN)
+            assert ear.stdout
+            assert ear.stdout.readline() == "listening\n"
+            sent = probed_by_all(attacker, cluster, nodes, vxlan=packets)
+            assert sent == {sender: {"vxlan": []} for sender in nodes}
+            victim.run("shell", name, "worker-1", "--", "touch", ENOUGH)
+            assert ear.communicate()[0] == ""
+            wanted = attempts(closed, list(node.values()), victim, name, list(node))
+            wanted["files"].append("/tenant/ours" if attacker is other else "/tenant/theirs")
+            reached = probed_by_all(attacker, cluster, nodes, **wanted)
+            assert reached == dict.fromkeys(nodes, nothing)
+        told = {"tcp": [f"{server}:8000"], "ping": [server]}
+        allowed = probed_by_all(spread.site, "wide", ours, **told)
+        assert allowed == dict.fromkeys(ours, told)
         assert probed(other, "theirs", "worker-1", tcp=[f"{server}:8000"], ping=[server]) == {
             "tcp": [], "ping": [],
         }  # fmt: skip
@@ -162,13 +202,17 @@ def test_no_probe_of_a_tenant_reaches_another_tenant_or_a_host(
         other.run("tenant", "remove", other.tenant, "--yes")
 
 
-LISTEN = """
-import socket, time
-end = time.monotonic() + 20
+# Until somebody says that it is enough.
+ENOUGH = "/tenant/enough"
+LISTEN = f"""
+import pathlib, socket, time
+enough, end = pathlib.Path("{ENOUGH}"), time.monotonic() + 120
+enough.unlink(missing_ok=True)
 with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as ear:
     ear.bind(("", 9999))
-    while (left := end - time.monotonic()) > 0:
-        ear.settimeout(left)
+    ear.settimeout(0.5)
+    print("listening", flush=True)
+    while not enough.exists() and time.monotonic() < end:
         try:
             print(ear.recv(64).decode())
         except OSError:
@@ -216,11 +260,14 @@ def test_a_forged_packet_of_a_host_itself_is_taken_for_one(spread: Spread) -> No
     address = spread.inside("worker-1", "hostname -i").split()[0]
     machines = {host: spread.on(host, "hostname", "-i").split()[0] for host in HOSTS}
     victim = spread.site.begin("shell", "wide", "worker-1", "--", "python3", "-c", LISTEN)
+    assert victim.stdout
+    assert victim.stdout.readline() == "listening\n"
     code = (Path(__file__).parent / "probes.py").read_text(encoding="utf-8")
     wanted = json.dumps({"vxlan": forged(spread, machines, spread.site.tenant, address)})
     for _ in range(5):
         for host in HOSTS:
             spread.on(host, "python3", "-c", shlex.quote(code), shlex.quote(wanted))
+    spread.inside("worker-1", f"touch {ENOUGH}")
     assert "forged" in victim.communicate()[0]
 
 
@@ -240,35 +287,65 @@ def test_rules_outlast_the_restart_of_a_host_and_of_its_engine(spread: Spread, s
         assert probed(spread.site, "wide", node, **wanted) == {"tcp": [f"{server}:8000"]}
 
 
-def test_pages_of_a_spread_cluster_are_reached_by_a_gateway_on_a_host(
-    spread: Spread, tmp_path: Path
-) -> None:
+@pytest.fixture
+def gateway(spread: Spread) -> Iterator[dict[str, Any]]:
+    """What is told of a gateway on a host, with the cluster behind it."""
     site = spread.site
     site.run("gateway", "up", "--port", "9443")
     try:
-        state = site.json("gateway", "status")
-        assert state["host"] == "host-1"
         site.run("repair", "wide")
-        [page] = [
-            item["url"] for item in site.status("wide")["endpoints"]
-            if item["name"] == "spark-master"
-        ]  # fmt: skip
-        assert page.startswith(state["url"])
-        token = site.run("login", "--cluster", "wide", "--token").out.strip()
-        ask = ["curl", "-sS", "--max-time", "20", "--cacert", state["authority_file"]]
-        told = subprocess.run(
-            [*ask, "--cookie", f"__Secure-epic={token}", f"{page}json/"],
-            capture_output=True, text=True, check=True,
-        )  # fmt: skip
-        assert json.loads(told.stdout)["aliveworkers"] >= 3
-        shut = subprocess.run(
-            [*ask, "-o", str(tmp_path / "page"), "-w", "%{http_code}", f"{page}json/"],
-            capture_output=True, text=True, check=True,
-        )  # fmt: skip
-        assert shut.stdout != "200"
+        yield site.json("gateway", "status")
     finally:
         site.run("gateway", "down", "--yes")
         site.run("repair", "wide")
+
+
+def test_a_gateway_on_a_host_leads_to_pages_and_nodes_of_all_hosts(
+    spread: Spread, gateway: dict[str, Any], tmp_path: Path
+) -> None:
+    site = spread.site
+    assert gateway["host"] == "host-1"
+    [page] = [
+        item["url"] for item in site.status("wide")["endpoints"] if item["name"] == "spark-master"
+    ]
+    assert page.startswith(gateway["url"])
+    token = site.run("login", "--cluster", "wide", "--token").out.strip()
+    ask = ["curl", "-sS", "--max-time", "20", "--cacert", gateway["authority_file"]]
+    told = subprocess.run(
+        [*ask, "--cookie", f"__Secure-epic={token}", f"{page}json/"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert json.loads(told.stdout)["aliveworkers"] >= 3
+    shut = subprocess.run(
+        [*ask, "-o", str(tmp_path / "page"), "-w", "%{http_code}", f"{page}json/"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert shut.stdout != "200"
+    folder = tmp_path / "bobs"
+    site.run("login", "bob", "--cluster", "wide", "--ssh", str(folder))
+    sent = tmp_path / "sent"
+    sent.write_bytes(os.urandom(2**20))
+    nodes = site.status("wide")["nodes"]
+    assert len({node["host"] for node in nodes}) == len(HOSTS)
+    for name in (f"wide-{node['name']}" for node in nodes):
+        said = through(folder, "ssh", name, "id -un; hostname").stdout
+        assert said.split() == ["bob", name]
+        through(folder, "scp", str(sent), f"{name}:sent")
+        back = tmp_path / name
+        batch = tmp_path / "batch"
+        batch.write_text(f"get sent {back}\nrm sent\n")
+        through(folder, "sftp", "-b", str(batch), name)
+        assert back.read_bytes() == sent.read_bytes()
+
+
+def through(folder: Path, program: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run ssh or its like as a member with the folder that they were handed."""
+    done = subprocess.run(
+        [program, "-F", str(folder / "config"), *words], capture_output=True, text=True,
+        stdin=subprocess.DEVNULL, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
 
 
 def test_ad_hoc_plays_reach_the_nodes_of_all_hosts(spread: Spread) -> None:
@@ -283,11 +360,71 @@ def test_ad_hoc_plays_reach_the_nodes_of_all_hosts(spread: Spread) -> None:
         assert f"\n{node}\n" in done.stdout
 
 
-def test_addresses_and_data_outlast_stop_and_start(spread: Spread) -> None:
+def test_declared_actions_run_on_the_nodes_of_all_hosts(spread: Spread) -> None:
+    path = Path(spread.site.template("wide", workers=3))
+    *others, template = yaml.safe_load_all(path.read_text())
+    template["actions"] = [{"command": "echo $EPIC_NODE >>/data/had", "sudo": True}]
+    path.write_text(yaml.safe_dump_all([*others, template]))
+    for _ in range(2):
+        spread.site.run("launch", str(path))
+    (declared,) = spread.site.status("wide")["actions"]
+    assert {node["state"] for node in declared["nodes"].values()} == {"done"}
+    had = spread.site.run("action", "run", "wide", "--command", "cat /data/had").out
+    nodes = list(spread.places("wide"))
+    assert sorted(line.split(" | ")[1] for line in had.splitlines()) == sorted(nodes)
+
+
+def test_an_action_on_a_host_that_is_lost_is_unknown_and_never_a_success(
+    spread: Spread, third: str
+) -> None:
+    there = [node for node, host in spread.places("wide").items() if host == third]
+    line = f"echo begun; case $EPIC_NODE in {'|'.join(there)}) sleep 300 ;; esac"
+    process = spread.site.begin("action", "run", "wide", "--command", line, "--as", "bob")
+    try:
+        assert process.stdout
+        for _ in spread.places("wide"):
+            assert "begun" in process.stdout.readline()
+        spread.harm(third, "kill")
+        process.communicate(timeout=300)
+    finally:
+        process.kill()
+    assert process.returncode == 1
+    listed = spread.site.json("action", "list", "wide")
+    record = next(item for item in listed if item["user"] == "bob")
+    assert record["state"] == "failed"
+    states = {node: of["state"] for node, of in record["nodes"].items()}
+    assert states == {node: "unknown" if node in there else "done" for node in states}
+
+
+def test_a_cluster_that_is_used_on_no_host_ends_and_comes_back_with_addresses_and_data(
+    spread: Spread,
+) -> None:
+    site = spread.site
     before = spread.inside("worker-1", "echo kept > ~/note; hostname -i").split()[0]
-    spread.site.run("stop", "wide")
-    assert spread.site.status("wide")["health"] == "green"
-    spread.site.run("start", "wide")
+    lasting = site.template("wide", workers=3)
+    documents = site.documents("wide", 3, [])
+    documents[-1]["lifetime"] = {"max_idle": "5s", "warn": "2s"}
+    brief = site.folder / "brief.yml"
+    brief.write_text(yaml.safe_dump_all(documents))
+    site.run("launch", str(brief))
+
+    def outcome() -> str:
+        swept = {item["name"]: item["outcome"] for item in site.json("lifetime", "sweep")}
+        return str(swept["wide"])
+
+    # On one node of one host, without a sign of it anywhere else.
+    on = ["--node", "worker-2", "--background", "--command", "sleep 600"]
+    action = site.run("action", "run", "wide", *on).out.split()[-1]
+    # The limit itself has to pass; then it is the action, and no doubt, that keeps the cluster.
+    time.sleep(6)
+    assert outcome() == "kept"
+    [seen] = site.json("lifetime", "check", "wide")
+    assert (seen["idle_seconds"], seen["doubt"]) == (0, "")
+    site.run("action", "cancel", action)
+    until(lambda: outcome() == "stopped", "the end", pause=1)
+    assert site.status("wide")["health"] == "green"
+    site.run("start", "wide")
+    site.run("launch", lasting)
     assert spread.inside("worker-1", "cat ~/note; hostname -i").split()[:2] == ["kept", before]
 
 

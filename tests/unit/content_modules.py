@@ -26,5 +26,7 @@ def load(name: str, path: str) -> ModuleType:
 
 # The modules import them by their names, so they are there before any of them.
 utility = load(UTILITY, "module_utils/epic_docker.py")
+disk = load("ansible.module_utils.epic_disk", "module_utils/epic_disk.py")
+overlay = load("ansible.module_utils.epic_overlay", "module_utils/epic_overlay.py")
 volumes = load("ansible.module_utils.epic_volumes", "module_utils/epic_volumes.py")
 firewall = load("ansible.module_utils.epic_egress", "module_utils/epic_egress.py")

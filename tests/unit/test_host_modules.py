@@ -383,27 +383,6 @@ def test_without_a_route_there_is_no_interface() -> None:
     assert facts.route_interface(ROUTES.splitlines()[0], "192.0.2.7") is None
 
 
-@pytest.mark.parametrize(
-    ("options", "kind", "driver", "quota"),
-    [
-        ("rw,attr2,prjquota", "xfs", "overlay2", "xfs-pquota"),
-        ("rw,attr2,noquota", "xfs", "overlay2", "none"),
-        ("rw,prjquota", "ext4", "overlay2", "none"),
-        ("rw,prjquota", "xfs", "vfs", "none"),
-        ("rw,prjquota", "xfs", None, "none"),
-    ],
-)
-def test_only_xfs_with_project_quotas_limits_the_disk(
-    options: str, kind: str, driver: str | None, quota: str
-) -> None:
-    mounts = (
-        "1 0 8:1 / / rw - xfs /dev/sda1 rw,prjquota\n"
-        f"2 1 8:2 / /var/lib/docker rw shared:1 - {kind} /dev/sdb1 {options}\n"
-        "3 1 8:3 / /var/lib/docker-old rw - xfs /dev/sdc1 rw,prjquota\n"
-    )
-    assert facts.disk_quota(mounts, "/var/lib/docker", driver) == quota
-
-
 def test_the_system_is_named_as_it_names_itself() -> None:
     text = 'NAME="Rocky Linux"\nID="rocky"\nID_LIKE="rhel centos fedora"\nVERSION_ID="9.5"\n'
     assert facts.os_release(text + "PRETTY_NAME='Rocky Linux 9.5'\n") == {

@@ -31,6 +31,7 @@ class Engine:
 
     def __init__(self) -> None:
         self.asked: list[str] = []
+        self.policies: list[str] = []
         self.refusals: dict[str, Any] = {}
         self.containers: list[dict[str, Any]] = []
         self.manifest: bytes | None = None
@@ -42,13 +43,17 @@ class Engine:
 
     def request(self, method: str, url: str, body: Any = None, query: Any = None, *,
                 missing_ok: bool = False) -> Any:  # fmt: skip
-        del body, query, missing_ok
+        del query, missing_ok
         self.asked.append(f"{method} {url}")
         for piece, problem in self.refusals.items():
             if piece in self.asked[-1]:
                 raise problem
+        if body and "RestartPolicy" in {**body, **body.get("HostConfig", {})}:
+            self.policies.append({**body, **body.get("HostConfig", {})}["RestartPolicy"]["Name"])
         if url == "/volumes":
             return {"Volumes": []}
+        if url == "/volumes/create":
+            return {"Name": body["Name"], "Options": None}
         if url.startswith("/images/"):
             return {"Id": 1} if url.split("/", 2)[2].removesuffix("/json") in self.images else None
         return {"Id": 1}
@@ -154,6 +159,7 @@ def test_a_mended_node_remembers_its_files_only_after_its_restart(engine: Engine
     assert outcome(engine) == "mended"
     assert engine.changes() == [
         "PUT /etc/epic/x",
+        "POST /containers/epic.work.lab.worker-1/update",
         "POST /containers/epic.work.lab.worker-1/restart",
         "PUT /etc/epic/manifest.json",
     ]
@@ -173,7 +179,7 @@ def test_what_no_service_reads_is_changed_without_a_restart(engine: Engine) -> N
     assert outcome(engine) == "mended"
 
 
-@pytest.mark.parametrize(("state", "before"), [("running", []), ("exited", ["start"])])
+@pytest.mark.parametrize(("state", "before"), [("running", []), ("exited", ["update", "start"])])
 def test_a_file_that_is_not_wanted_any_more_goes(
     engine: Engine, state: str, before: list[str]
 ) -> None:
@@ -186,9 +192,69 @@ def test_a_file_that_is_not_wanted_any_more_goes(
         *(f"POST /containers/epic.work.lab.worker-1/{how}" for how in before),
         "EXEC rm -f -- /etc/old",
         "PUT /etc/epic/x",
+        "POST /containers/epic.work.lab.worker-1/update",
         "POST /containers/epic.work.lab.worker-1/restart",
         "PUT /etc/epic/manifest.json",
     ]
+
+
+def test_nodes_come_back_with_their_engine_unless_they_were_stopped(engine: Engine) -> None:
+    assert outcome(engine) == "created"
+    assert engine.policies == ["always"]
+    present(engine)
+    assert outcome(engine, state="stopped") == "stopped"
+    # It is told before the node ends: an engine that dies meanwhile does not bring it back.
+    assert engine.changes()[-2:] == ["POST /containers/c1/update", "POST /containers/c1/stop"]
+    present(engine, "exited")
+    assert outcome(engine, state="stopped") == "unchanged"
+    assert engine.policies[1:] == ["no", "no"]
+    assert outcome(engine) == "started"
+    assert engine.policies[3:] == ["always"]
+    present(engine, "dead")
+    assert outcome(engine, state="stopped") == "unchanged"
+    assert engine.policies[4:] == []
+    # One of an earlier version.
+    present(engine)
+    assert outcome(engine, verify=True) == "unchanged"
+    assert engine.policies[4:] == ["always"]
+
+
+def test_a_node_that_goes_while_it_is_stopped_fails_nothing(engine: Engine) -> None:
+    present(engine, "exited")
+    engine.refusals["/update"] = utility.DockerError(409, "is marked for removal")
+    assert outcome(engine, state="stopped") == "unchanged"
+
+
+@pytest.mark.parametrize("spans", [True, False])
+@pytest.mark.parametrize("state", ["running", "exited"])
+@pytest.mark.parametrize("how", ["mended", "recreated"])
+def test_a_network_that_spans_hosts_stays_while_its_nodes_start_anew(
+    engine: Engine, state: str, how: str, *, spans: bool
+) -> None:
+    network = {"name": "epic.work", "spans": spans}
+    present(engine, state, network=network)
+    engine.manifest = b"other" if how == "mended" else engine.manifest
+    cores = {"worker": {**ROLES["worker"], "cores": 1 if how == "mended" else 2}}
+    assert outcome(engine, network=network, node_roles=cores) == how
+    stay = f"/containers/epic.work.lab{os.getpid()}.stay"
+    ours = [item for item in engine.changes() if item.endswith(stay) or f"{stay}/" in item]
+    if not spans or state != "running":
+        assert ours == []
+        return
+    # One that a killed run has left goes first.
+    assert ours == [f"DELETE {stay}", f"POST {stay}/start", f"DELETE {stay}"]
+    ended = "DELETE /containers/c1" if how == "recreated" else "worker-1/restart"
+    [when] = [i for i, item in enumerate(engine.asked) if item.endswith(ended)]
+    assert engine.asked.index(f"POST {stay}/start") < when < len(engine.asked) - 1
+    assert engine.asked[-1] == f"DELETE {stay}"
+
+
+def test_a_network_that_cannot_be_kept_holds_up_nothing(engine: Engine) -> None:
+    network = {"name": "epic.work", "spans": True}
+    present(engine, network=network)
+    engine.manifest = b"other"
+    engine.refusals[".stay"] = utility.DockerError(500, "no space left on device")
+    assert outcome(engine, network=network) == "mended"
 
 
 @pytest.mark.parametrize("state", ["started", "stopped", "absent"])
@@ -221,13 +287,21 @@ def test_a_port_that_is_taken_is_told_apart(engine: Engine) -> None:
     assert nodes.run(params(), check_mode=False)["port_clashes"] == []
 
 
+@pytest.mark.parametrize(
+    "problem",
+    [
+        "network z3iyfeg8rj33 not found",
+        # Of a host that is back, while the managers take it in again.
+        "Could not attach to network z3iyfeg8rj33: context deadline exceeded",
+    ],
+)
 @pytest.mark.parametrize(("is_there", "said"), [(True, "started"), (False, "created")])
 def test_a_network_that_is_leaving_the_host_is_waited_for(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch, *, is_there: bool, said: str
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, problem: str, *, is_there: bool, said: str
 ) -> None:
     if is_there:
         present(engine, "exited")
-    engine.refusals["/start"] = utility.DockerError(404, "network z3iyfeg8rj33 not found")
+    engine.refusals["/start"] = utility.DockerError(404, problem)
     monkeypatch.setattr(nodes.time, "sleep", lambda _: engine.refusals.clear())
     assert outcome(engine) == said
     assert sum("/start" in asked for asked in engine.asked) == 2
@@ -414,3 +488,40 @@ def test_a_network_is_made_once_the_swarm_has_a_leader_again(
     monkeypatch.setattr(network, "ELECTION_SECONDS", 60.0)
     answers[:] = [utility.DockerError(500, "no space left on device")]
     assert network.run(wanted, check_mode=False)["failed"]
+
+
+def test_a_network_that_another_manager_removes_at_the_same_time_is_gone(engine: Engine) -> None:
+    network = load("epic_network", "library/epic_network.py")
+    wanted = {"tenant": "work", "name": "epic_work", "state": "absent"}
+    engine.refusals["DELETE"] = utility.DockerError(500, "network 1wizziauqgut not found")
+    assert network.converge(engine, wanted, check_mode=False) == {"changed": True, "id": ""}
+    engine.refusals["DELETE"] = utility.DockerError(500, "no space left on device")
+    assert network.converge(engine, wanted, check_mode=False)["failed"]
+
+
+def test_a_network_whose_addresses_another_store_gave_away_is_refused() -> None:
+    network = load("epic_network", "library/epic_network.py")
+    wanted = {"tenant": "work", "name": "epic_work", "state": "present",
+              "subnet": "10.112.0.0/21", "ip_range": "10.112.4.0/22", "mtu": 0}  # fmt: skip
+
+    class Swarm(Engine):
+        networks: list[dict[str, Any]] = []  # noqa: RUF012 - set by the test
+
+        def request(self, method: str, url: str, *given: Any, **named: Any) -> Any:
+            if (method, url) == ("GET", "/networks"):
+                return self.networks
+            return None if method == "GET" else super().request(method, url, *given, **named)
+
+    def has(name: str, *subnets: str) -> dict[str, Any]:
+        return {"Name": name, "IPAM": {"Config": [{"Subnet": item} for item in subnets] or None}}
+
+    swarm = Swarm()
+    swarm.networks = [has("ingress", "10.0.0.0/24", "fd00::/64"), has("new"), has("epic_work")]
+    swarm.networks += [has("epic_work", "10.112.0.0/21"), has("epic_b", "10.112.8.0/21")]
+    assert network.converge(swarm, wanted, check_mode=False) == {"changed": True, "id": "1"}
+    swarm.asked.clear()
+    swarm.networks += [has("epic_theirs", "10.112.0.0/20")]
+    refused = network.converge(swarm, wanted, check_mode=False)
+    assert "are those of the network epic_theirs" in refused["msg"]
+    assert "EPIC_NETWORK_POOL" in refused["hint"]
+    assert not swarm.changes()

@@ -1,7 +1,7 @@
 """Whether other nodes are reached: small packets, and the largest that the network is to carry.
 
-Arguments: SECONDS, then HOST=ADDRESS for a node of each other host. Prints why for those
-that are not reached.
+Arguments: SECONDS, "early" or "late", then HOST=ADDRESS for a node of each other host. Prints why
+for those that are not reached; early, that they are waited for.
 """
 
 import contextlib
@@ -58,12 +58,15 @@ def reached(address: str, sizes: tuple[int, ...], end: float) -> set[int]:
 def main() -> None:
     """Look for all that the arguments name."""
     end = time.monotonic() + float(sys.argv[1])
+    early = sys.argv[2] == "early"
     problems = []
-    for item in sys.argv[2:]:
+    for item in sys.argv[3:]:
         host, _, address = item.partition("=")
         small, large = 8, mtu_of(address) - HEADERS
         seen = reached(address, (small, large), max(end, time.monotonic() + 0.5))
-        if small not in seen:
+        if early and len(seen) < len({small, large}):
+            problems.append(f"waits for an answer of {host}: a network may need a minute to form")
+        elif small not in seen:
             problems.append(
                 f"no packet comes back from {address} on host {host}: is 4789/udp open between "
                 "the two hosts, and 7946/tcp and udp? epic-run host check"
