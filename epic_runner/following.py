@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from epic_runner import docker_api, docker_exec
+from epic_runner.cluster import Node
 from epic_runner.errors import DockerUnavailable, EpicError, NotFound
 from epic_runner.hosts import Host
 
@@ -108,7 +109,8 @@ class Follower(threading.Thread):
     """Follows one script to its end, in a thread of its own.
 
     Args:
-        host: The host of its node.
+        reach: Finds the way to its node's host; called again when one broke off, since ssh may have
+            ended.
         container: The node's container.
         key: The script's id in its node; it may still be starting.
         seen: Takes what it prints.
@@ -117,7 +119,7 @@ class Follower(threading.Thread):
 
     def __init__(
         self,
-        host: Host,
+        reach: Callable[[], Host],
         container: str,
         key: str,
         seen: Seen,
@@ -125,7 +127,7 @@ class Follower(threading.Thread):
     ) -> None:
         super().__init__(daemon=True)
         self._over = over
-        self._host, self._container, self._key, self._seen = host, container, key, seen
+        self._reach, self._container, self._key, self._seen = reach, container, key, seen
         self._guard = threading.Lock()
         self._pouring: docker_exec.Pouring | None = None
         self._is_given_up = False
@@ -184,20 +186,47 @@ class Follower(threading.Thread):
 
     def _left(self) -> Ended:
         """Return the result that a script has left in its node, also in one that has stopped."""
-        text = b""
-        with contextlib.suppress(EpicError):
-            path = f"/data/jobs/{self._key}/rc"
-            text = docker_api.read_file(self._host, self._container, path) or b""
-        return Ended("done", int(text)) if text.strip().isdigit() else Ended("vanished")
+        rc = result(self._reach(), self._container, self._key)
+        return Ended("vanished") if rc is None else Ended("done", rc)
 
     def _pour(self) -> None:
         command = ["bash", "-c", _FOLLOW, "bash", self._key, *map(str, self._seen.counts)]
-        pouring = docker_exec.Pouring(self._host, self._container, command)
+        pouring = docker_exec.Pouring(self._reach(), self._container, command)
         with self._guard:
             self._pouring = pouring
             if self._is_given_up:
                 pouring.stop()
         pouring.pour(self._seen.take)
+
+
+def result(host: Host, container: str, key: str) -> int | None:
+    """Return the exit code that a script left in its node, also in one that has stopped."""
+    text = b""
+    with contextlib.suppress(EpicError):
+        text = docker_api.read_file(host, container, f"/data/jobs/{key}/rc") or b""
+    return int(text) if text.strip().isdigit() else None
+
+
+def read_output(
+    host: Host, node: Node, key: str, write: docker_exec.Write, *, follow: bool
+) -> None:
+    """Pass on what a script printed in its node; with `follow`, until it ends.
+
+    Raises:
+        NotFound: The node knows nothing of it.
+        EpicError: The node does not run.
+    """
+    told = show(host, node.container, key)
+    if told is None:
+        raise NotFound(f"{node.name} knows nothing of {key}.")
+    if follow or told["state"] != "running":
+        follower = Follower(lambda: host, node.container, key, Seen(write))
+        follower.start()
+        follower.result()
+        return
+    script = 'cat "$1/stderr" >&2; exec cat "$1/stdout"'
+    command = ["sh", "-c", script, "sh", f"/data/jobs/{key}"]
+    docker_exec.stream(host, node.container, command, write)
 
 
 def show(host: Host, container: str, key: str) -> Mapping[str, Any] | None:

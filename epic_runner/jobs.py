@@ -1,107 +1,44 @@
-"""Jobs: a program started on a cluster's node, followed to its end, cancelled.
+"""Jobs: a program checked, recorded, and started on a cluster's node.
 
 A job lives in its node, in a folder under /data/jobs, and needs nobody outside to go on or to be
 found again: `epic-job` in the node starts, follows, cancels and lists. The playbook submit.yml
-starts it; following only reads. A job does not hold its cluster, which may grow meanwhile.
+starts it; what comes of it, `tracking` finds out. A job does not hold its cluster, which may grow
+meanwhile.
 """
 
 from __future__ import annotations
 
-import math
+import hashlib
 import re
 import shutil
 import time
-import uuid
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from epic_runner import connections, docker_api, docker_exec
+from epic_runner import connections, docker_api, docker_exec, programs
+from epic_runner.actions.due import awaited
 from epic_runner.cluster import Node
-from epic_runner.errors import DockerUnavailable, EpicError, InputError, NotFound, OperationFailed
+from epic_runner.errors import InputError, NotFound, OperationFailed
 from epic_runner.hosts import Host
 from epic_runner.inventory import cluster_inventory
 from epic_runner.lifecycle import Context, acting_user
-from epic_runner.operations import operation_directory
+from epic_runner.operations import new_id, operation_directory
+from epic_runner.programs import JobRequest
 from epic_runner.runner import run_playbook
 from epic_runner.secrets import cluster_secrets
-from epic_runner.store import ClusterRecord, TenantRecord
+from epic_runner.store import ClusterRecord, JobRecord, TenantRecord
+from epic_runner.store.store import Transaction
 
-# Files beginning so are inside the nodes: the tenant's storage, and the node's own volume.
-INSIDE = ("/tenant/", "/data/")
-KINDS = {
-    ".py": "Python",
-    ".jar": "Java and Scala",
-    ".R": "R",
-    ".r": "R",
-    ".sh": "shell",
-}
-PY_FILE_KINDS = (".py", ".zip", ".egg")
 # What is brought along with a job travels in memory; larger files belong in the tenant's storage.
 LARGEST_BYTES = 64 * 2**20
 
 # Spark's settings for a connected cluster, in every node; the role `spark` offers them.
 CONNECTION_FOLDER = "/etc/spark/connections/{}"
 
-# How long a follower tries to find its job again after the connection to Docker broke off.
-RECONNECT_SECONDS = 60.0
-
-# Exit codes of `epic-job`: there is no such job; it left no result.
-_UNKNOWN, _VANISHED = 3, 125
-# A follower's exit codes that may be its own and not the job's; from 128 on it was killed itself.
-_DOUBTFUL = (_UNKNOWN, _VANISHED, *range(128, 256))
-
-# Waits for a job whose start is under way, without forking, unless our side hangs up.
-_FOLLOW = """
-until [ -e "/data/jobs/$1/pid" ]; do read -rt 0.03; (($? > 128)) || exit 1; done
-exec epic-job follow "$1" --from-start
-"""
-
-_CONF_KEY = re.compile(r"[A-Za-z][\w.-]*")
-_VARIABLE = re.compile(r"[A-Za-z_]\w*")
-
-
-@dataclass(frozen=True)
-class JobRequest:
-    """What somebody wants to run.
-
-    Attributes:
-        file: A file of this machine, or of the nodes when it begins with /tenant/ or /data/.
-        arguments: The program's arguments.
-        conf: Spark's properties for this job.
-        py_files: More Python files for the driver and the executors.
-        main_class: The main class of a jar whose manifest names none.
-        name: The application's name; the program's own choice if empty.
-        environment: Variables that the program finds in its environment.
-        on: The connected cluster whose workers it runs on; the cluster's own if empty.
-    """
-
-    file: str
-    arguments: tuple[str, ...] = ()
-    conf: Mapping[str, str] = field(default_factory=dict)
-    py_files: tuple[str, ...] = ()
-    main_class: str = ""
-    name: str = ""
-    environment: Mapping[str, str] = field(default_factory=dict)
-    on: str = ""
-
-
-@dataclass(frozen=True)
-class Job:
-    """A job that was started.
-
-    Attributes:
-        id: Its id, which sorts by the time of its start.
-        node: The node where its driver runs.
-        user: The member as whom it runs.
-        started_at: Seconds since the epoch.
-    """
-
-    id: str
-    node: Node
-    user: str
-    started_at: float
+# The kinds of files that only the image of JupyterLab can run.
+NEED_JUPYTER = (".R", ".r", ".ipynb")
 
 
 def check(request: JobRequest) -> None:
@@ -111,29 +48,31 @@ def check(request: JobRequest) -> None:
         InputError: A file is missing, too large, of no known kind, or has another one's name; or
             a property or variable has an impossible name.
     """
-    kind = PurePosixPath(request.file).suffix
-    if kind not in KINDS:
+    if programs.kind_of(request.file) is None:
         raise InputError(
             f"{request.file}: it is not clear how to run a file of this kind.",
-            f"Known are {', '.join(f'{end} ({what})' for end, what in KINDS.items())}.",
+            f"Known are {programs.KINDS_TEXT}.",
         )
     for file in request.py_files:
-        if PurePosixPath(file).suffix not in PY_FILE_KINDS:
-            raise InputError(f"{file} is none of {', '.join(PY_FILE_KINDS)}.")
-    brought = [file for file in (request.file, *request.py_files) if not file.startswith(INSIDE)]
+        if not programs.is_python_file(file):
+            raise InputError(f"{file} is none of {', '.join(programs.PY_FILE_KINDS)}.")
+    brought = [file for file in (request.file, *request.py_files) if not programs.is_inside(file)]
     for file in brought:
         _check_file(Path(file))
-    names = [Path(file).name for file in brought]
-    for name in names:
-        if names.count(name) > 1:
-            raise InputError(f"Two files of the job are called {name}.", "Rename one of them.")
-    _check_names(request.conf, _CONF_KEY, "a Spark property")
-    _check_names(request.environment, _VARIABLE, "an environment variable")
+    if name := programs.called_alike(brought):
+        raise InputError(f"Two files of the job are called {name}.", "Rename one of them.")
+    _check_names(request.conf, programs.CONF_KEY, "a Spark property")
+    _check_names(request.environment, programs.VARIABLE, "an environment variable")
+    if request.arguments and not programs.takes_arguments(request.file):
+        raise InputError(
+            f"{request.file}: a notebook takes no arguments.",
+            "Give it variables, by --env NAME=VALUE, and read them with os.environ.",
+        )
 
 
-def _check_names(names: Iterable[str], pattern: re.Pattern[str], what: str) -> None:
+def _check_names(names: Iterable[str], pattern: str, what: str) -> None:
     for name in names:
-        if not pattern.fullmatch(name):
+        if not re.fullmatch(pattern, name, re.ASCII):
             raise InputError(f'"{name}" is no name of {what}.')
 
 
@@ -180,7 +119,21 @@ def refuse_stopped(cluster: ClusterRecord) -> None:
     )
 
 
-def _refuse_elsewhere(cluster: ClusterRecord, on: str, clusters: Iterable[ClusterRecord]) -> None:
+def _refuse_unready(transaction: Transaction, cluster: ClusterRecord) -> None:
+    """Raise InputError unless a cluster runs and has had the actions that its template declares."""
+    refuse_stopped(cluster)
+    if not cluster.spec.actions:
+        return
+    if names := awaited(cluster, transaction.declared_history(cluster)):
+        raise InputError(
+            f"{cluster.name} is of use when the actions that its template declares are done: "
+            f"{', '.join(names)}.",
+            f"epic-run status {cluster.name} tells how far they are; "
+            f"epic-run repair {cluster.name} goes on with them.",
+        )
+
+
+def _refuse_elsewhere(transaction: Transaction, cluster: ClusterRecord, on: str) -> None:
     """Raise InputError unless a cluster is connected to one that runs."""
     if on not in cluster.spec.connections:
         names = ", ".join(cluster.spec.connections)
@@ -190,10 +143,11 @@ def _refuse_elsewhere(cluster: ClusterRecord, on: str, clusters: Iterable[Cluste
             if names
             else f"Add `connections: {{clusters: [{on}]}}` to its template, and launch it again.",
         )
+    clusters = transaction.clusters()
     there = {item.name: item for item in connections.connected(cluster.spec, clusters)}
     if on not in there:
         raise InputError(f"The connected cluster {on} is gone.", f"Launch {on} again.")
-    refuse_stopped(there[on])
+    _refuse_unready(transaction, there[on])
 
 
 def refuse_dead(host: Host, cluster: ClusterRecord, node: Node) -> None:
@@ -209,6 +163,16 @@ def refuse_dead(host: Host, cluster: ClusterRecord, node: Node) -> None:
     )
 
 
+def new_record(request: JobRequest, *, tenant: str, cluster: str, user: str) -> JobRecord:
+    """Return the record of a job that begins now."""
+    now = time.time()
+    return JobRecord(
+        id=new_id(now), tenant=tenant, cluster=cluster, user=user, name=request.called,
+        file=_resolved(request.file), digest=_digest(request.file), options=request.options(),
+        started_at=now,
+    )  # fmt: skip
+
+
 def start(
     context: Context,
     name: str,
@@ -216,9 +180,12 @@ def start(
     *,
     tenant: str | None = None,
     user: str | None = None,
-    announce: Callable[[Job], None] = lambda _job: None,
-) -> Job:
+    record: JobRecord | None = None,
+    announce: Callable[[JobRecord], None] = lambda _job: None,
+) -> JobRecord:
     """Start a job on a running cluster, in the background of its submitting node.
+
+    It is recorded before it starts, and so is one that its user may not run.
 
     Args:
         context: The store and the hosts.
@@ -226,6 +193,7 @@ def start(
         request: What to run.
         tenant: The cluster's tenant, where the name needs it.
         user: As which member; the tenant's first administrator by default.
+        record: The job's record, where it was made before its cluster was.
         announce: Called just before the job is started, so that the caller can follow it from its
             first moment, and cancel it whenever it is interrupted.
 
@@ -237,40 +205,70 @@ def start(
     with context.store.read() as transaction:
         cluster = transaction.find_cluster(name, tenant)
         owner = transaction.tenant(cluster.tenant)
-    refuse_stopped(cluster)
-    if request.on:
-        with context.store.read() as transaction:
-            _refuse_elsewhere(cluster, request.on, transaction.clusters())
-    acting = acting_user(owner, user)
+        _refuse_unready(transaction, cluster)
+        if request.on:
+            _refuse_elsewhere(transaction, cluster, request.on)
+    job = record or new_record(
+        request, tenant=cluster.tenant, cluster=cluster.name, user=user or ""
+    )
+    job = replace(job, user=_acting(context, owner, job, user))
     node = submitting_node(cluster)
     refuse_dead(context.hosts[node.host], cluster, node)
-    if PurePosixPath(request.file).suffix in (".R", ".r"):
-        _refuse_without_r(cluster, node)
-    if request.file.startswith(INSIDE):
+    kind = programs.kind_of(request.file)
+    if kind in NEED_JUPYTER:
+        _refuse_without_jupyter(cluster, node, programs.KINDS[str(kind)])
+    if programs.is_inside(request.file):
         _check_inside(context.hosts[node.host], cluster, node, request.file)
-    now = time.time()
-    job = Job(
-        time.strftime("%Y%m%d-%H%M%S-", time.gmtime(now)) + uuid.uuid4().hex[:8], node, acting, now
-    )
+    job = replace(job, node=node.short_name, host=node.host, state="starting")
+    with context.store.transaction() as transaction:
+        if record is None:
+            transaction.add_job(job)
+        else:
+            place = {"node": job.node, "host": job.host, "user": job.user}
+            transaction.set_job(job.id, state=job.state, **place)
     announce(job)
     directory = operation_directory(job.id)
-    run_playbook(
-        "submit",
-        job_inventory(context, cluster, owner, job, request),
-        directory,
-        operation=job.id,
-        listener=lambda _step: None,
-    )
+    try:
+        run_playbook(
+            "submit",
+            job_inventory(context, cluster, owner, job, request),
+            directory,
+            operation=job.id,
+            listener=lambda _step: None,
+        )
+    except OperationFailed as problem:
+        with context.store.transaction() as transaction:
+            why = f"it could not be started: {problem.message}"
+            transaction.set_job(job.id, state="failed", reason=why, ended_at=time.time())
+        raise
     # A job that was started is its node's; the traces of the start are of use only when it failed.
     shutil.rmtree(directory, ignore_errors=True)
-    return job
+    with context.store.transaction() as transaction:
+        # A short one may be over by now.
+        if transaction.job(job.id).state == "starting":
+            transaction.set_job(job.id, state="running")
+        return transaction.job(job.id)
+
+
+def _acting(context: Context, owner: TenantRecord, job: JobRecord, user: str | None) -> str:
+    """Return who runs a job; people want to know of those who tried and may not."""
+    try:
+        return acting_user(owner, user)
+    except InputError as problem:
+        refused = replace(
+            job, state="refused", reason=problem.message, ended_at=job.started_at, is_settled=True
+        )
+        with context.store.transaction() as transaction:
+            if not job.is_transient:
+                transaction.add_job(refused)
+        raise
 
 
 def job_inventory(
     context: Context,
     cluster: ClusterRecord,
     tenant: TenantRecord,
-    job: Job,
+    job: JobRecord,
     request: JobRequest,
 ) -> dict[str, Any]:
     """Return the cluster's inventory with the variables of one job."""
@@ -283,7 +281,7 @@ def job_inventory(
     wanted = {
         "job_id": job.id,
         "job_user": job.user,
-        "job_node": job.node.short_name,
+        "job_node": job.node,
         "job_file": _resolved(request.file),
         "job_arguments": list(request.arguments),
         "job_conf": dict(request.conf),
@@ -293,12 +291,13 @@ def job_inventory(
         "job_environment": {
             "EPIC_TENANT": cluster.tenant,
             "EPIC_CLUSTER": cluster.name,
-            "EPIC_NODE": job.node.short_name,
+            "EPIC_NODE": job.node,
             **({"SPARK_CONF_DIR": CONNECTION_FOLDER.format(request.on)} if request.on else {}),
             **request.environment,
         },
     }
     inventory["all"]["vars"] |= literal(wanted)
+    inventory["all"]["vars"]["job_timeout_seconds"] = request.timeout_seconds
     return inventory
 
 
@@ -316,103 +315,19 @@ def literal(value: Any) -> Any:
     return value
 
 
-def follow(host: Host, job: Job, write: docker_exec.Write) -> int:
-    """Pass on a job's output from its beginning, until it ends; return its exit code.
-
-    The job may still be starting, so that its first line is seen when it is printed and not when
-    Ansible has tidied up. A connection to Docker that breaks off is made again, and the output
-    goes on where it stopped.
-
-    Raises:
-        OperationFailed: The job vanished without a result: its node was stopped, say.
-        DockerUnavailable: Docker stayed away.
-    """
-    seen = _Counted(write)
-    command = ["bash", "-c", _FOLLOW, "bash", job.id]
-    silent_since = math.inf
-    while True:
-        before = seen.count
-        try:
-            seen.rewind()
-            code = docker_exec.stream(host, job.node.container, command, seen.write, hold=True)
-        except DockerUnavailable:
-            now = time.monotonic()
-            silent_since = now if seen.count > before else min(silent_since, now)
-            if now - silent_since > RECONNECT_SECONDS:
-                raise
-            time.sleep(0.5)
-            continue
-        except EpicError:
-            code = _VANISHED  # there is no container any more, or it has stopped
-        if code not in _DOUBTFUL:
-            return code
-        own = result(host, job)
-        if own is None:
-            raise OperationFailed(
-                f"The job {job.id} is gone without a result: was {job.node.name} stopped?"
-            )
-        return own
-
-
-class _Counted:
-    """Passes output on, but not a second time what a stream before this one brought already."""
-
-    def __init__(self, write: docker_exec.Write) -> None:
-        self._write = write
-        self._seen = {False: 0, True: 0}
-        self._skip = {False: 0, True: 0}
-
-    @property
-    def count(self) -> int:
-        return sum(self._seen.values())
-
-    def rewind(self) -> None:
-        self._skip = dict(self._seen)
-
-    def write(self, data: bytes, is_error: bool) -> None:  # noqa: FBT001 - the callback's form
-        skipped = min(self._skip[is_error], len(data))
-        self._skip[is_error] -= skipped
-        if rest := data[skipped:]:
-            self._seen[is_error] += len(rest)
-            self._write(rest, is_error)
-
-
-def result(host: Host, job: Job) -> int | None:
-    """Return the exit code that a job left; None while it runs, or when it left none."""
-    text = docker_api.read_file(host, job.node.container, f"/data/jobs/{job.id}/rc") or b""
-    return int(text) if text.strip().isdigit() else None
-
-
-def cancel(host: Host, job: Job, *, patience_seconds: float = 2.0) -> None:
-    """End a job with all its processes: TERM, and KILL five seconds later.
-
-    A start that was cut off may reach the node a moment later: for so long an unknown job is
-    looked for.
-
-    Raises:
-        EpicError: The job could not be ended.
-    """
-    end = time.monotonic() + patience_seconds
-    while True:
-        code, text = docker_exec.output_of(host, job.node.container, ["epic-job", "cancel", job.id])
-        if code == 0:
-            return
-        if code != _UNKNOWN:
-            raise OperationFailed(f"The job {job.id} could not be cancelled: {text.strip()}")
-        if time.monotonic() > end:
-            return
-        time.sleep(0.2)
-
-
 def _resolved(file: str) -> str:
-    return file if file.startswith(INSIDE) else str(Path(file).absolute())
+    return file if programs.is_inside(file) else str(Path(file).absolute())
 
 
-def _refuse_without_r(cluster: ClusterRecord, node: Node) -> None:
+def _digest(file: str) -> str:
+    return "" if programs.is_inside(file) else hashlib.sha256(Path(file).read_bytes()).hexdigest()
+
+
+def _refuse_without_jupyter(cluster: ClusterRecord, node: Node, what: str) -> None:
     if "jupyter" not in cluster.spec.role(node.role).services:
         raise InputError(
-            f"{cluster.name} has no R: {node.short_name} does not run JupyterLab, whose image "
-            "has it.",
+            f"{cluster.name} runs no job of the kind {what}: {node.short_name} does not run "
+            "JupyterLab, whose image can.",
             f"Launch a cluster whose {node.role} has `services: [jupyter]`.",
         )
 

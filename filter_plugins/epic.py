@@ -8,6 +8,9 @@ from typing import Any
 
 MIB = 2**20
 
+# The service that shows applications which have ended.
+HISTORY = "spark-history"
+
 # What a Spark daemon, the init and the operating system of a node take beside Spark's own memory:
 # a worker's JVM holds up to 256 MiB of heap and about 120 MiB beside it.
 SPARK_RESERVED_MIB = 448
@@ -16,6 +19,11 @@ SPARK_RESERVED_MIB = 448
 SPARK_OVERHEAD = 0.15
 # Spark refuses to start an executor or a driver with less: 1.5 times its reserved 300 MiB.
 SPARK_LEAST_MIB = 512
+# The history server's heap: an eighth of its node, in which logs of some 100,000 tasks are read,
+# and what its JVM holds beside the heap.
+SPARK_HISTORY_PART = 8
+SPARK_HISTORY_LEAST_MIB = 320
+SPARK_HISTORY_BESIDE_MIB = 192
 
 
 def merge_offers(
@@ -69,7 +77,7 @@ def with_files(
 
 
 def reach_commands(
-    nodes: Iterable[Mapping[str, Any]], host: str, program: str, seconds: float
+    nodes: Iterable[Mapping[str, Any]], host: str, program: str, seconds: float, stage: str
 ) -> list[dict[str, Any]]:
     """Return the command by which a host's first node looks for a node of each other host.
 
@@ -78,6 +86,7 @@ def reach_commands(
         host: The Docker host that looks.
         program: The source of `reach.py`.
         seconds: How long it may take.
+        stage: `early` where one that is not reached is waited for, `late` where it fails.
 
     Returns:
         One command as the module epic_exec takes it; none where there is no other host.
@@ -94,7 +103,7 @@ def reach_commands(
         {
             "node": own["short_name"],
             "container": own["container"],
-            "command": ["python3", "-c", program, str(seconds), *others],
+            "command": ["python3", "-c", program, str(seconds), stage, *others],
             "logs": [],
         }
     ]
@@ -116,20 +125,31 @@ def exec_commands(
     ]
 
 
-def spark_worker_mib(memory_bytes: int) -> int:
-    """Return the memory in MiB that a node of this size can give to executors."""
-    left = memory_bytes // MIB - SPARK_RESERVED_MIB
-    return max(int(left / (1 + SPARK_OVERHEAD)), SPARK_LEAST_MIB)
+def spark_history_mib(memory_bytes: int) -> int:
+    """Return the heap in MiB of a history server on a node of this size."""
+    return max(memory_bytes // MIB // SPARK_HISTORY_PART, SPARK_HISTORY_LEAST_MIB)
 
 
-def spark_driver_mib(memory_bytes: int) -> int:
-    """Return the heap in MiB of a driver on a node of this size.
+def _left_mib(node_role: Mapping[str, Any]) -> int:
+    """Return the memory in MiB that a node of this role has beside its daemons and its system."""
+    left = int(node_role["memory_bytes"] // MIB - SPARK_RESERVED_MIB)
+    if HISTORY in node_role["services"]:
+        left -= spark_history_mib(node_role["memory_bytes"]) + SPARK_HISTORY_BESIDE_MIB
+    return left
+
+
+def spark_worker_mib(node_role: Mapping[str, Any]) -> int:
+    """Return the memory in MiB that a node of this role can give to executors."""
+    return max(int(_left_mib(node_role) / (1 + SPARK_OVERHEAD)), SPARK_LEAST_MIB)
+
+
+def spark_driver_mib(node_role: Mapping[str, Any]) -> int:
+    """Return the heap in MiB of a driver on a node of this role.
 
     Half of what is left beside the daemons, so that a notebook and a submitted job have room at
     the same time.
     """
-    left = memory_bytes // MIB - SPARK_RESERVED_MIB
-    return max(left // 2, SPARK_LEAST_MIB)
+    return max(_left_mib(node_role) // 2, SPARK_LEAST_MIB)
 
 
 def spark_target(
@@ -156,7 +176,7 @@ def spark_target(
 
     master_roles = {role["name"] for role in running("spark-master")}
     masters = [node for node in nodes if node["role"] in master_roles]
-    workers = [spark_worker_mib(role["memory_bytes"]) for role in running("spark-worker")]
+    workers = [spark_worker_mib(role) for role in running("spark-worker")]
     short_names = [node.get("short_name", "") for node in masters]
     return {
         "url": "spark://" + ",".join(f"{node['name']}:{port}" for node in masters),
@@ -227,6 +247,7 @@ class FilterModule:
             "spark_connected": spark_connected,
             "spark_driver_mib": spark_driver_mib,
             "spark_folder": spark_folder,
+            "spark_history_mib": spark_history_mib,
             "spark_target": spark_target,
             "spark_worker_mib": spark_worker_mib,
             "with_files": with_files,

@@ -3,29 +3,35 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
+from dataclasses import replace
 from typing import Any
 
 import click
 
-from epic_runner import jobs
+from epic_runner import jobs, tracking
 from epic_runner.actions.printing import write
-from epic_runner.cli.common import tenant_option
+from epic_runner.cli.common import (
+    FIRST_ADMIN,
+    as_option,
+    env_option,
+    seconds_of,
+    tenant_option,
+    timeout_option,
+)
 from epic_runner.cli.words import WithArguments, pairs
-from epic_runner.errors import EpicError
-from epic_runner.hosts import Host
-from epic_runner.jobs import Job, JobRequest
+from epic_runner.errors import EpicError, OperationFailed
 from epic_runner.lifecycle import Context
-from epic_runner.output import output_option
+from epic_runner.output import emit, output_option
+from epic_runner.processes import CANCELLED
+from epic_runner.programs import JobRequest
 from epic_runner.site import site_hosts
-from epic_runner.store import Store
-
-# What a shell makes of a program that Ctrl-C ended: 128 and the signal's number.
-CANCELLED = 130
+from epic_runner.store import JobRecord, Store
+from epic_runner.tracking import Following
 
 # How long a cancelled job's last output is waited for.
 LAST_WORDS_SECONDS = 2.0
+CUT_OFF = "Interrupted at the job's start; epic-run job list tells whether it runs."
 
 
 @click.command(cls=WithArguments)
@@ -42,46 +48,48 @@ LAST_WORDS_SECONDS = 2.0
 )  # fmt: skip
 @click.option("--class", "main_class", default="", help="The main class of a jar.")
 @click.option("--name", "-n", default="", help="The name of the Spark application.")
-@click.option(
-    "--env", "-e", "environment", multiple=True, metavar="NAME=VALUE",
-    help="A variable of the program's environment. May be repeated.",
-)  # fmt: skip
+@env_option("program")
 @click.option(
     "--on", default="", metavar="NAME",
     help="The connected cluster on whose workers it runs; the driver stays on CLUSTER.",
 )  # fmt: skip
-@click.option(
-    "--as", "user", metavar="USER", envvar="EPIC_USER",
-    help="The member who runs it; the tenant's first administrator by default.",
-)  # fmt: skip
+@timeout_option("End it after this long, such as 90s or 2h.")
+@click.option("--background", "-b", is_flag=True, help="Return the job's id as soon as it runs.")
+@as_option(f"The member who runs it; {FIRST_ADMIN}")
 @tenant_option
 @output_option
 def submit(
     cluster: str,
     file: str,
     arguments: tuple[str, ...],
+    *,
     conf: tuple[str, ...],
     py_files: tuple[str, ...],
     main_class: str,
     name: str,
     environment: tuple[str, ...],
     on: str,
+    timeout: str | None,
+    background: bool,
     user: str | None,
     tenant: str | None,
     output: str,
 ) -> None:
     """Run a job on a cluster, and follow its output.
 
-    FILE is a Python program (.py), a jar, an R or a shell script (.R, .sh) of this machine; or of
-    the nodes, when its path begins with /tenant/ or /data/. What follows FILE goes to the job.
+    FILE is a Python program (.py), a jar, an R or a shell script (.R, .sh) or a notebook (.ipynb)
+    of this machine; or of the nodes, when its path begins with /tenant/ or /data/. What follows
+    FILE goes to the job.
 
     The job's output is passed on as it comes, and its exit code is that of this command. Ctrl-C
-    cancels the job. With --output json a summary is the last line on stderr.
+    cancels the job. With --output json a summary is the last line on stderr. With --background the
+    job goes on without this command: epic-run job shows it.
 
     \b
     Examples:
       epic-run submit lab examples/jobs/pi.py 100
       epic-run submit lab --as bob --conf spark.cores.max=2 train.py --rows 5000
+      epic-run submit lab --background --timeout 2h report.ipynb
       epic-run submit sandbox --on big train.py
       epic-run submit lab --py-files features.py,lib.zip /tenant/jobs/score.py
     """
@@ -94,13 +102,29 @@ def submit(
         name=name,
         environment=pairs("--env", environment),
         on=on,
+        timeout_seconds=seconds_of(timeout),
     )
     store = Store()
     try:
-        code = _Run(Context(store, site_hosts(store)), output).run(cluster, request, tenant, user)
+        context = Context(store, site_hosts(store))
+        if background:
+            try:
+                job = jobs.start(context, cluster, request, tenant=tenant, user=user)
+            except KeyboardInterrupt:
+                click.echo(f"\n{CUT_OFF}", err=True)
+                raise click.exceptions.Exit(CANCELLED) from None
+            data = {"job": job.id, "cluster": job.cluster, "tenant": job.tenant}
+            emit(data, lambda: _tell_background(job), output)
+            return
+        code = _Run(context, output).run(cluster, request, tenant, user)
     finally:
         store.close()
     raise click.exceptions.Exit(code)
+
+
+def _tell_background(job: JobRecord) -> None:
+    click.echo(job.id)
+    click.echo(f"Hint:  epic-run job logs {job.id} -f", err=True)
 
 
 class _Run:
@@ -109,84 +133,61 @@ class _Run:
     def __init__(self, context: Context, output: str) -> None:
         self._context = context
         self._output = output
-        self._following: _Following | None = None
+        self._following: Following | None = None
 
     def run(self, cluster: str, request: JobRequest, tenant: str | None, user: str | None) -> int:
         """Start the job, follow it, and return the exit code of the command."""
         try:
-            job = jobs.start(
+            jobs.start(
                 self._context, cluster, request, tenant=tenant, user=user, announce=self._announce
             )
             assert self._following is not None  # noqa: S101 - for the type checker: announced
-            code = self._following.result()
+            job = self._following.result()
         except KeyboardInterrupt:
             if self._following is None:
-                raise
+                click.echo(f"\n{CUT_OFF}", err=True)
+                return CANCELLED
             return self._cancelled(self._following)
-        self._summary(job, "done" if code == 0 else "failed", code)
-        return code
+        if job.state == "cancelled":
+            job = replace(job, rc=CANCELLED)
+            click.echo(f"The job {job.id} was cancelled.", err=True)
+        self._summary(replace(job, rc=1) if job.rc is None else job)
+        if job.rc is None:
+            raise OperationFailed(f"The job {job.id} is {job.state}: {job.reason}.")
+        return job.rc
 
-    def _announce(self, job: Job) -> None:
-        self._following = _Following(self._context.hosts[job.node.host], job)
-        self._following.start()
+    def _announce(self, job: JobRecord) -> None:
+        self._following = Following(self._context, job, write)
 
-    def _cancelled(self, following: _Following) -> int:
+    def _cancelled(self, following: Following) -> int:
         job = following.job
         click.echo(f"\nCancelling the job {job.id} ...", err=True)
         try:
-            jobs.cancel(following.host, job)
+            job = tracking.cancel(self._context, job)
             # Its last words may be on their way.
-            following.join(LAST_WORDS_SECONDS)
+            following.wait(LAST_WORDS_SECONDS)
         except (EpicError, KeyboardInterrupt):
-            click.echo(
-                "It could not be cancelled; it may go on. To end it: "
-                f"epic-run shell {job.node.cluster} {job.node.short_name} --as {job.user} -- "
-                f"epic-job cancel {job.id}",
-                err=True,
-            )
-            self._summary(job, "unknown", 1)
+            hint = f"epic-run job cancel {job.id}"
+            click.echo(f"It could not be cancelled; it may go on. To end it: {hint}", err=True)
+            self._summary(replace(job, state="unknown", rc=1))
             return 1
         click.echo("It is cancelled: its processes have ended.", err=True)
-        self._summary(job, "cancelled", CANCELLED)
+        self._summary(replace(job, rc=CANCELLED))
         return CANCELLED
 
-    def _summary(self, job: Job, state: str, code: int) -> None:
+    def _summary(self, job: JobRecord) -> None:
         if self._output != "json":
             return
         summary: dict[str, Any] = {
             "verb": "submit",
-            "cluster": job.node.cluster,
-            "tenant": job.node.tenant,
-            "node": job.node.short_name,
+            "cluster": job.cluster,
+            "tenant": job.tenant,
+            "node": job.node,
             "user": job.user,
             "job": job.id,
-            "state": state,
-            "exit_code": code,
-            "seconds": round(time.time() - job.started_at, 3),
+            "applications": job.applications,
+            "state": job.state,
+            "exit_code": job.rc,
+            "seconds": round((job.ended_at or time.time()) - job.started_at, 3),
         }
         click.echo(json.dumps(summary, sort_keys=True), err=True)
-
-
-class _Following(threading.Thread):
-    """Follows a job beside its start: its output is seen at once, also while Ansible tidies up."""
-
-    def __init__(self, host: Host, job: Job) -> None:
-        super().__init__(daemon=True)
-        self.host = host
-        self.job = job
-        self._code = 0
-        self._problem: Exception | None = None
-
-    def run(self) -> None:
-        """Follow the job to its end."""
-        try:
-            self._code = jobs.follow(self.host, self.job, write)
-        except Exception as problem:  # noqa: BLE001 - raised again by `result`
-            self._problem = problem
-
-    def result(self) -> int:
-        """Wait for the job's end; return its exit code, or raise what following raised."""
-        self.join()
-        if self._problem is not None:
-            raise self._problem
-        return self._code

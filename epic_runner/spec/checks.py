@@ -268,7 +268,9 @@ def _fields(model: type[BaseModel], path: Path) -> dict[str, str]:
     inner = _model_at(model, path)
     if inner is None:
         return {}
-    return {name: field.description or "" for name, field in inner.model_fields.items()}
+    return {
+        field.alias or name: field.description or "" for name, field in inner.model_fields.items()
+    }
 
 
 def _choices(model: type[BaseModel], path: Path) -> tuple[Any, ...]:
@@ -303,6 +305,7 @@ def _salvaged(
     """Return the model of what is right in `data`, so that its meaning can be checked as well."""
     mended = _without(data, {path for path in broken if path}, ())
     stand_in = {"name": "x", "app": "x", "version": "0", "image": "x", "cores": 1, "memory": "1t"}
+    stand_in |= {"cluster": {"name": "x"}, "submit": {"file": "x.py"}}
     for key, value in stand_in.items():
         if key in model.model_fields:
             mended.setdefault(key, value)

@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from epic_runner.catalog import Catalog
-from epic_runner.spec import checks, overrides, reader, resolve
+from epic_runner.spec import checks, jobs, overrides, reader, resolve
 from epic_runner.spec.checks import Checked
-from epic_runner.spec.models import App, Flavor, Template, Tenant
+from epic_runner.spec.models import App, Flavor, Job, Template, Tenant
 from epic_runner.spec.reader import Problem, Source, quoted
 
 STANDARD_INPUT: Final = "-"
 SUFFIXES: Final = frozenset({".yml", ".yaml"})
 
-_M = TypeVar("_M", Flavor, Tenant, Template, App)
+_M = TypeVar("_M", Flavor, Tenant, Template, Job, App)
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class Documents:
         flavors: The flavors, without the built-in ones.
         tenants: The tenants.
         templates: The templates, with what `--set` changed.
+        jobs: The jobs, likewise.
         apps: Catalogue entries; only `validate` has a use for them.
         sources: Where each came from, by kind and name.
     """
@@ -36,6 +37,7 @@ class Documents:
     flavors: Mapping[str, Flavor] = field(default_factory=dict)
     tenants: Mapping[str, Tenant] = field(default_factory=dict)
     templates: Mapping[str, Template] = field(default_factory=dict)
+    jobs: Mapping[str, Job] = field(default_factory=dict)
     apps: Mapping[str, App] = field(default_factory=dict)
     sources: Mapping[tuple[str, str], Checked] = field(default_factory=dict)
 
@@ -53,9 +55,10 @@ def load_documents(
 
     Args:
         paths: Files, folders (their *.yml and *.yaml), or `-` for standard input.
-        sets: `PATH=VALUE` each, written over the one Template that the files hold.
+        sets: `PATH=VALUE` each, written over the one Template that the files hold, or over
+            their one Job where the path begins with a key that only jobs have.
         catalog: The apps; with it, each template's app, node roles, services and sizes are checked
-            too, so that all mistakes are told together.
+            too, and what each job names, so that all mistakes are told together.
         known_flavors: Flavors from elsewhere. None if that is not known: then flavors that the
             files do not hold are no mistake.
         known_tenants: Tenants from elsewhere, likewise.
@@ -77,6 +80,7 @@ def load_documents(
         _models(found, Flavor),
         _models(found, Tenant),
         _models(found, Template),
+        _models(found, Job),
         _models(found, App),
         found,
     )
@@ -90,6 +94,8 @@ def load_documents(
         for checked in checked_all:
             if checked.kind == "Template":
                 resolve.check_template(context, checked, problems, tenant=tenant)
+            if checked.kind == "Job":
+                jobs.check_job(context, checked, problems, tenant=tenant)
     if problems:
         raise checks.input_errors(problems)
     return documents

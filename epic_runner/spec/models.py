@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -19,10 +19,14 @@ from pydantic import (
     Field,
     StrictBool,
     StrictInt,
+    ValidationInfo,
     WithJsonSchema,
+    model_validator,
 )
 from pydantic_core import PydanticCustomError
 
+from epic_runner import programs
+from epic_runner.cluster import Lifetime as Limits
 from epic_runner.cluster import Size
 from epic_runner.spec import destinations, quantities
 
@@ -37,6 +41,7 @@ PRINCIPAL_PATTERN: Final = r"^[^@/\s]{1,64}(/[^@/\s]{1,255})?@[^@/\s]{1,255}$"
 IMAGE_PATTERN: Final = r"^[a-z0-9]+([._/-][a-z0-9]+){0,20}$"
 ANSIBLE_ROLE_PATTERN: Final = r"^[a-z][a-z0-9_]{0,63}$"
 PATH_PATTERN: Final = r"^/[!-~]{0,255}$"
+SPARK_VERSION_PATTERN: Final = r"^[0-9]{1,4}(\.[0-9]{1,4}){0,2}$"
 
 # Users and groups that Debian or the software of our images own: a member of that name would
 # share their files. A member also gets a group of the same name.
@@ -102,6 +107,38 @@ def _size(value: object) -> int:
         return quantities.parse_size(value)
     except quantities.SizeError as error:
         raise refusal(error.message, error.hint) from None
+
+
+def _duration(value: object) -> int:
+    try:
+        return quantities.parse_duration(value)
+    except ValueError as error:
+        raise refusal(str(error)) from None
+
+
+def _program(value: str) -> str:
+    if programs.kind_of(value) is None:
+        raise refusal(f"must be a program's file: {programs.KINDS_TEXT}")
+    return value
+
+
+def _python_file(value: str) -> str:
+    if not programs.is_python_file(value):
+        raise refusal(f"must be a file that ends in {' or '.join(programs.PY_FILE_KINDS)}")
+    return value
+
+
+def _names_matching(pattern: str, what: str) -> Callable[[dict[str, str]], dict[str, str]]:
+    """Return a check that the keys of a mapping match `pattern` as a whole."""
+    expression = re.compile(pattern, re.ASCII)
+
+    def check(value: dict[str, str]) -> dict[str, str]:
+        for key in value:
+            if not expression.fullmatch(key):
+                raise refusal(f'holds "{key[:60]}", which is no name of {what}')
+        return value
+
+    return check
 
 
 def _distinct(values: tuple[str, ...]) -> tuple[str, ...]:
@@ -205,6 +242,27 @@ Names = Annotated[
 
 Allowed = Annotated[
     tuple[Annotated[str, AfterValidator(_destination)], ...],
+    BeforeValidator(_as_tuple),
+    AfterValidator(_distinct),
+    Field(json_schema_extra={"uniqueItems": True}),
+]
+
+
+Text = Annotated[str, Field(max_length=10_000)]
+Duration = Annotated[
+    int,
+    BeforeValidator(_duration),
+    WithJsonSchema({"type": "string", "pattern": quantities.DURATION_PATTERN}),
+]
+SparkVersion = Annotated[
+    str,
+    *_pattern(SPARK_VERSION_PATTERN, 'must be a version of Spark, such as "3.5" or "3.5.9"'),
+]
+ProgramFile = Annotated[
+    str, Field(min_length=1, max_length=4096), AfterValidator(_printable), AfterValidator(_program)
+]
+PythonFiles = Annotated[
+    tuple[Annotated[str, AfterValidator(_printable), AfterValidator(_python_file)], ...],
     BeforeValidator(_as_tuple),
     AfterValidator(_distinct),
     Field(json_schema_extra={"uniqueItems": True}),
@@ -324,6 +382,95 @@ class Connections(Part):
     )
 
 
+# How long before a cluster's end people are warned, where its template does not say.
+WARN_SECONDS: Final = 15 * 60
+
+
+def _before_the_end(value: int | None, info: ValidationInfo) -> int | None:
+    for key in ("max_idle", "max_age"):
+        limit = info.data.get(key)
+        if value is not None and limit is not None and value >= limit:
+            raise refusal(f"must be less than {key}, which is {quantities.format_duration(limit)}")
+    return value
+
+
+class Lifetime(Part):
+    """When a cluster ends by itself; without a limit it lasts until somebody ends it."""
+
+    max_idle: Duration | None = Field(
+        None, description="How long it may go unused, such as 2h; no limit if absent."
+    )
+    max_age: Duration | None = Field(
+        None,
+        description="How long it may run since its launch or last start, such as 7d; no limit if "
+        "absent.",
+    )
+    action: Literal["stop", "destroy"] = Field(
+        "stop", description="How it ends: stop keeps what is in its nodes, destroy does not."
+    )
+    warn: Annotated[Duration | None, AfterValidator(_before_the_end)] = Field(
+        None,
+        description="How long before the end people are warned; 15m, but at most half of the "
+        "shorter limit, if absent.",
+    )
+
+    @property
+    def limits(self) -> Limits | None:
+        """The limits as the program has them; None where there is none."""
+        shortest = min(filter(None, (self.max_idle, self.max_age)), default=None)
+        if shortest is None:
+            return None
+        warn = min(WARN_SECONDS, shortest // 2) if self.warn is None else self.warn
+        return Limits(self.max_idle, self.max_age, self.action, warn)
+
+
+class Action(Part):
+    """A script that the nodes get before the cluster is of use."""
+
+    run: Annotated[str, Field(min_length=1, max_length=1024)] | None = Field(
+        None, description="The script: a file, by its path from this file's folder."
+    )
+    command: Annotated[str, Field(min_length=1)] | None = Field(
+        None, description="Instead of run: a line for bash, or a whole script in this place."
+    )
+    name: Title | None = Field(
+        None, description="What it is called; the file's name, or the command, if absent."
+    )
+    args: Annotated[tuple[Text, ...], BeforeValidator(_as_tuple)] = Field(
+        (), description="What the script gets on its command line."
+    )
+    env: Annotated[
+        dict[str, Text], AfterValidator(_names_matching(programs.VARIABLE, "a variable"))
+    ] = Field(default_factory=dict, description="More variables of its environment.")
+    roles: Annotated[
+        tuple[RoleName, ...],
+        BeforeValidator(_as_tuple),
+        AfterValidator(_distinct),
+        Field(json_schema_extra={"uniqueItems": True}),
+    ] = Field((), description="The node roles that get it; all of them if absent.")
+    sudo: StrictBool = Field(
+        default=False, description="Whether it runs as root; only for members who may."
+    )
+    replay: StrictBool = Field(
+        default=False,
+        description="Whether nodes get it that are added, or made anew, later; else only those "
+        "of the first launch.",
+    )
+    timeout: Duration | None = Field(
+        None, description="After how long a node ends it, such as 10m; never if absent."
+    )
+    on_failure: Literal["stop", "continue"] = Field(
+        "stop",
+        description="What a failure on a node comes to: the launch fails, or goes on and tells.",
+    )
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if (self.run is None) == (self.command is None):
+            raise refusal("must have either run, a file, or command")
+        return self
+
+
 class Template(Part):
     """A cluster minus its name: an app, and how many nodes of which size in each node role."""
 
@@ -345,6 +492,12 @@ class Template(Part):
         default_factory=Connections,
         description="Larger clusters, say, that this one's notebooks may submit to.",
     )
+    lifetime: Lifetime = Field(
+        default_factory=Lifetime, description="When it ends by itself: unused, or too old."
+    )
+    actions: Annotated[tuple[Action, ...], BeforeValidator(_as_tuple)] = Field(
+        (), description="Scripts that the nodes get, one after the other, before it is of use."
+    )
 
     @property
     def app_name(self) -> str:
@@ -355,6 +508,146 @@ class Template(Part):
     def app_version(self) -> str | None:
         """The version that the template insists on, or None for the catalogue's."""
         return self.app.partition("@")[2] or None
+
+
+class JobCluster(Part):
+    """Where a job runs: on a cluster that is there, or on one that is made for it."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"oneOf": [{"required": ["name"]}, {"required": ["template"]}]}
+    )
+
+    name: Name | None = Field(None, description="A cluster that is there, and stays.")
+    template: Name | None = Field(
+        None,
+        description="A Template of the same files, of which a cluster is made for the job; it is "
+        "removed when the job is over, however it ended.",
+    )
+    keep: StrictBool = Field(
+        default=False, description="Whether the cluster that was made for the job stays after it."
+    )
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Self:
+        if (self.name is None) == (self.template is None):
+            raise refusal(
+                "must have either name, a cluster that is there, or template, of which one is made"
+            )
+        if self.keep and self.name is not None:
+            raise refusal("cannot have keep with name", "A cluster that is there always stays.")
+        return self
+
+
+class JobSubmit(Part):
+    """What a job runs, as `epic-run submit` takes it."""
+
+    file: ProgramFile = Field(
+        description="The program, by its path from this file's folder; or a file inside the nodes, "
+        "if it begins with /tenant/ or /data/."
+    )
+    args: Annotated[tuple[Text, ...], BeforeValidator(_as_tuple)] = Field(
+        (), description="The program's arguments."
+    )
+    name: Title | None = Field(
+        None, description="The name of the Spark application; the job's name if absent."
+    )
+    conf: Annotated[
+        dict[str, Text], AfterValidator(_names_matching(programs.CONF_KEY, "a Spark property"))
+    ] = Field(default_factory=dict, description="Properties of Spark, such as spark.cores.max.")
+    py_files: PythonFiles = Field(
+        (), description="More Python files (.py, .zip, .egg) for the driver and the executors."
+    )
+    main_class: Title | None = Field(
+        None, alias="class", description="The main class of a jar whose manifest names none."
+    )
+    env: Annotated[
+        dict[str, Text], AfterValidator(_names_matching(programs.VARIABLE, "a variable"))
+    ] = Field(default_factory=dict, description="Variables of the program's environment.")
+    on: Name | None = Field(
+        None, description="The connected cluster on whose workers it runs; its own if absent."
+    )
+    spark_version: SparkVersion | None = Field(
+        None,
+        description='The Spark that it needs, such as "3.5": a cluster of another one is refused.',
+    )
+
+
+def _cron(value: str) -> str:
+    from epic_runner import cron
+
+    try:
+        return cron.check_line(value)
+    except ValueError as error:
+        raise refusal(str(error)) from None
+
+
+def _zone(value: str | None) -> str | None:
+    from epic_runner import cron
+
+    try:
+        return None if value is None else cron.check_zone(value)
+    except ValueError as error:
+        raise refusal(str(error)) from None
+
+
+def _schedule(value: object) -> object:
+    return {"cron": value} if isinstance(value, str) else value
+
+
+def _or_cron_line(schema: dict[str, Any]) -> None:
+    schema["anyOf"].append({"type": "string"})
+
+
+class Schedule(Part):
+    """When a job runs by the clock, and what becomes of it when that cannot be."""
+
+    cron: Annotated[Title, AfterValidator(_cron)] = Field(
+        description="Minute, hour, day, month and weekday, as cron has them, or @daily."
+    )
+    timezone: Annotated[Title | None, AfterValidator(_zone)] = Field(
+        None,
+        description="The time zone, such as Europe/Berlin; that of the machine where the job is "
+        "scheduled, if absent.",
+    )
+    overlap: Literal["skip", "queue"] = Field(
+        "skip",
+        description="What becomes of a run that is due while one goes on: skip leaves it out, "
+        "queue has it wait.",
+    )
+    missed: Literal["run_once", "skip"] = Field(
+        "run_once",
+        description="What becomes of times at which nobody was there to run it: one run makes up "
+        "for all of them, or none.",
+    )
+    retries: Annotated[StrictInt, Field(ge=0, le=10)] = Field(
+        0, description="How often a run that failed is tried again."
+    )
+    retry_after: Duration | None = Field(
+        None, description="How long after its end a run that failed is tried again; 5m if absent."
+    )
+
+
+class Job(Part):
+    """A program, and the cluster on which it runs: `epic-run run` and schedules take it."""
+
+    kind: Literal["Job"] = Field("Job", description="Says that the document is a job.")
+    name: Name = Field(description="The job's name; clusters that are made for it begin so.")
+    tenant: Name | None = Field(
+        None, description="The tenant of its cluster; the template's, or the cluster's if absent."
+    )
+    cluster: JobCluster = Field(description="Where it runs.")
+    submit: JobSubmit = Field(description="What it runs.")
+    user: UserName | None = Field(
+        None, description="The member who runs it; the tenant's first administrator if absent."
+    )
+    timeout: Duration | None = Field(
+        None, description="After how long the program is ended, such as 2h; never if absent."
+    )
+    schedule: Annotated[Schedule | None, BeforeValidator(_schedule)] = Field(
+        None,
+        json_schema_extra=_or_cron_line,
+        description="When `epic-run schedule` runs it: a cron line, or a mapping with cron.",
+    )
 
 
 class AppRole(Part):
@@ -460,20 +753,21 @@ class App(Part):
         return bool(self.roles)
 
 
-Document = Flavor | Tenant | Template | App
+Document = Flavor | Tenant | Template | Job | App
 
-MODELS: Final[dict[str, type[Flavor | Tenant | Template | App]]] = {
+MODELS: Final[dict[str, type[Flavor | Tenant | Template | Job | App]]] = {
     "Flavor": Flavor,
     "Tenant": Tenant,
     "Template": Template,
+    "Job": Job,
     "App": App,
 }
 
 # Words of the format that this version knows of but cannot act on yet.
-LATER_KINDS: Final = frozenset({"DataTap", "Job"})
+LATER_KINDS: Final = frozenset({"DataTap"})
 LATER_KEYS: Final = {
     "Tenant": frozenset({"groups"}),
-    "Template": frozenset({"datataps", "actions", "lifetime", "locked"}),
+    "Template": frozenset({"datataps", "locked"}),
 }
 
 # Constructed without validation, whose machinery would cost every command that only imports this.

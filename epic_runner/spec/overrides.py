@@ -1,4 +1,8 @@
-"""`--set roles.worker.count=5`: values of the command line written over those of the template."""
+"""`--set roles.worker.count=5`: values of the command line written over those of the files.
+
+They go into the one Template, or, where a path begins with a key that only jobs have, into the
+one Job.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from epic_runner.spec.models import Job, Template
 from epic_runner.spec.reader import (
     Document,
     Path,
@@ -21,6 +26,8 @@ from epic_runner.spec.reader import (
 
 # Options come after all files where mistakes are sorted.
 OPTION_ORDER: Final = 10**6
+
+_JOB_KEYS: Final = Job.model_fields.keys() - Template.model_fields.keys()
 
 _PART: Final = re.compile(r"([^.\[\]=]+)((?:\[[0-9]{1,4}\])*)")
 
@@ -56,7 +63,7 @@ def parse(texts: Sequence[str], problems: list[Problem]) -> list[Override]:
             )
             continue
         if path[0] == "kind":
-            problems.append(Problem(place, "kind cannot be set: it stays Template."))
+            problems.append(Problem(place, "kind cannot be set."))
             continue
         found: list[Problem] = []
         value = None
@@ -76,31 +83,40 @@ def parse(texts: Sequence[str], problems: list[Problem]) -> list[Override]:
 def apply(
     overrides: Sequence[Override], documents: Sequence[Document], problems: list[Problem]
 ) -> list[Document]:
-    """Return `documents` with `overrides` written over the values of their one Template."""
-    templates = [
-        index
-        for index, document in enumerate(documents)
-        if isinstance(document.data, dict) and document.data.get("kind") == "Template"
-    ]
-    if not overrides:
-        return list(documents)
-    if len(templates) != 1:
-        problems.append(
-            Problem(
-                option_place("--set"),
-                f"It needs one Template to change, but the files hold {len(templates) or 'none'}.",
+    """Return `documents` with `overrides` written over their one Template, or their one Job."""
+    changed = list(documents)
+    for kind in ("Template", "Job"):
+        meant = [item for item in overrides if (item.path[0] in _JOB_KEYS) == (kind == "Job")]
+        found = [
+            index
+            for index, document in enumerate(documents)
+            if isinstance(document.data, dict) and document.data.get("kind") == kind
+        ]
+        if meant and len(found) != 1:
+            problems.append(
+                Problem(
+                    option_place("--set"),
+                    f"It needs one {kind} to change, but the files hold {len(found) or 'none'}.",
+                    "Keys of a Job begin with cluster, submit, timeout and the like; tenant and "
+                    "name are the Template's."
+                    if kind == "Template" and not found
+                    else None,
+                )
             )
-        )
-        return list(documents)
-    (index,) = templates
-    document = documents[index]
+        elif meant:
+            changed[found[0]] = _changed(documents[found[0]], meant, problems)
+    return changed
+
+
+def _changed(
+    document: Document, overrides: Sequence[Override], problems: list[Problem]
+) -> Document:
     data, places = copy.deepcopy(document.data), dict(document.places)
     for override in overrides:
         message = _write(data, places, override)
         if message is not None:
             problems.append(Problem(override.place, message))
-    changed = Document(document.source, data, places)
-    return [*documents[:index], changed, *documents[index + 1 :]]
+    return Document(document.source, data, places)
 
 
 def _write(data: Any, places: dict[Path, Place], override: Override) -> str | None:

@@ -76,6 +76,12 @@ def parse_duration(value: object) -> int:
     return seconds
 
 
+def format_duration(seconds: int) -> str:
+    """Return seconds in the largest unit that expresses them exactly, for `parse_duration`."""
+    unit = next(unit for unit, size in reversed(SECONDS.items()) if seconds % size == 0)
+    return f"{seconds // SECONDS[unit]}{unit}"
+
+
 def format_size(count: int) -> str:
     """Return `count` bytes in the largest unit that expresses them exactly.
 

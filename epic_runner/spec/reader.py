@@ -65,11 +65,19 @@ class Problem:
 
 @dataclass(frozen=True)
 class Source:
-    """A text to read: what people call it, its place in the order of files, and its bytes."""
+    """A text to read.
+
+    Attributes:
+        name: What people call it.
+        number: Its place in the order of files.
+        content: Its bytes.
+        folder: From where paths in it are meant.
+    """
 
     name: str
     number: int
     content: bytes
+    folder: FilePath = field(default_factory=FilePath)
 
     def place(self, line: int, text: str = "") -> Place:
         """Return the place of a line, counted from 1."""
@@ -107,7 +115,8 @@ def read_file(name: str, number: int) -> Source:
         OSError: It cannot be read.
     """
     with FilePath(name).open("rb") as stream:
-        return Source(printable(name), number, stream.read(BYTES_LIMIT + 1))
+        content = stream.read(BYTES_LIMIT + 1)
+    return Source(printable(name), number, content, FilePath(name).parent)
 
 
 def unreadable(name: str, number: int, error: Exception) -> Problem:

@@ -25,7 +25,9 @@ _FORMS: Final = {
     models.VERSION_PATTERN: "version",
     models.PRINCIPAL_PATTERN: "principal",
     models.PATH_PATTERN: "path",
+    models.SPARK_VERSION_PATTERN: "version",
     quantities.PATTERN: "size",
+    quantities.DURATION_PATTERN: "duration",
 }
 
 

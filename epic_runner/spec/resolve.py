@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic_core import PydanticCustomError
 
-from epic_runner.cluster import ClusterSpec, Endpoint, RoleSpec
+from epic_runner.cluster import ClusterSpec, DeclaredAction, Endpoint, RoleSpec
 from epic_runner.spec import checks
 from epic_runner.spec.checks import Checked
 from epic_runner.spec.models import (
@@ -25,6 +25,7 @@ from epic_runner.spec.models import (
 from epic_runner.spec.overrides import option_place
 from epic_runner.spec.quantities import format_size
 from epic_runner.spec.reader import MISTAKES_LIMIT, Place, Problem, quoted
+from epic_runner.spec.scripts import ScriptError, declared
 
 if TYPE_CHECKING:
     from epic_runner.catalog import Catalog
@@ -79,16 +80,18 @@ def resolve_cluster(
     catalog: Catalog,
     name: str | None = None,
     tenant: str | None = None,
+    template: str | None = None,
     known_flavors: Mapping[str, Flavor] | None = None,
     known_tenants: Mapping[str, Tenant] | None = None,
 ) -> ClusterSpec:
-    """Return the cluster that the one Template of `documents` describes.
+    """Return the cluster that a Template of `documents` describes.
 
     Args:
         documents: What was read.
         catalog: The apps.
         name: The cluster's name; the template's if None.
         tenant: The tenant's name (`--tenant`); the template's if None.
+        template: The Template's name; the only one's if None.
         known_flavors: The flavors that were applied before; files go before them.
         known_tenants: The tenants that were applied before, likewise.
 
@@ -96,11 +99,15 @@ def resolve_cluster(
         The cluster, with every node role of the app in the app's order, those without a node too.
 
     Raises:
-        InputErrors: The files do not hold exactly one Template, or it cannot be launched as it is:
-            each mistake with its place.
+        InputErrors: The files do not hold exactly one such Template, or it cannot be launched as
+            it is: each mistake with its place.
     """
     problems: list[Problem] = []
-    templates = [item for (kind, _), item in documents.sources.items() if kind == "Template"]
+    templates = [
+        item
+        for (kind, own), item in documents.sources.items()
+        if kind == "Template" and template in (None, own)
+    ]
     if len(templates) != 1:
         names = ", ".join(documents.templates)
         message = (
@@ -179,6 +186,8 @@ def check_template(
         app_version=app.version,
         roles=roles,
         connections=template.connections.clusters,
+        lifetime=template.lifetime.limits,
+        actions=attempt.actions(app),
     )
     attempt.connections(cluster)
     if cluster.node_count == 0:
@@ -410,6 +419,28 @@ class _Attempt:
                 f"connections.clusters names {cluster.name} itself.",
                 "Its notebooks run on it anyway: leave it out.",
             )
+
+    def actions(self, app: App) -> tuple[DeclaredAction, ...]:
+        """Return the actions with their scripts, as far as these can be read."""
+        found = []
+        for index, action in enumerate(self.template.actions):
+            path = ("actions", index)
+            if not self.checked.sound("actions"):
+                # Positions have moved where the list holds a mistake already.
+                break
+            for position, role in enumerate(action.roles):
+                if role not in app.roles:
+                    self.problem(
+                        (*path, "roles", position),
+                        f"actions[{index}].roles: {role} is not a node role of {app.name}.",
+                        checks.one_of(role, list(app.roles)),
+                    )
+            try:
+                found.append(declared(action, self.checked.document.source.folder))
+            except ScriptError as error:
+                key = "command" if action.run is None else "run"
+                self.problem((*path, key), f"actions[{index}].{key}: {error.message}", error.hint)
+        return tuple(found)
 
     def quota(self, cluster: ClusterSpec, tenant: Tenant) -> None:
         """Refuse a cluster that the tenant's quota could not hold even if nothing else ran."""

@@ -81,6 +81,26 @@ class ClusterRecord:
 
 
 @dataclass(frozen=True)
+class UseRecord:
+    """What is remembered of a cluster's use.
+
+    Attributes:
+        active_at: When it was last in use, as far as is known; all times are seconds since the
+            epoch.
+        activity: What it was used for then.
+        looked_at: When somebody last looked; 0 if nobody ever did.
+        warned_at: When people were warned of its end; None where they were not, or it was put off.
+        extended_until: The time before which it does not end; None if nobody asked for one.
+    """
+
+    active_at: float
+    activity: str = ""
+    looked_at: float = 0.0
+    warned_at: float | None = None
+    extended_until: float | None = None
+
+
+@dataclass(frozen=True)
 class HostRecord:
     """What is remembered of a host.
 
@@ -164,6 +184,8 @@ class ActionRecord:
         state: `running`, `done`, `failed`, `cancelled`, or `refused` before it began.
         reason: Why it was refused or failed as a whole.
         controller: The machine whose process `pid` drives it; without it, nodes go on alone.
+        declared: The key of the declared action that it is (`DeclaredAction.key`), or empty.
+        containers: Of a declared one, the id of the container in which each node got it.
     """
 
     id: str
@@ -182,3 +204,176 @@ class ActionRecord:
     pid_started: str = ""
     started_at: float = 0.0
     ended_at: float | None = None
+    declared: str = ""
+    containers: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Timing:
+    """When a job runs by the clock, and by what policy.
+
+    Attributes:
+        cron: Five fields: minute, hour, day, month, weekday.
+        timezone: The time zone whose clock they mean.
+        overlap: `skip` or `queue`: what becomes of a run that is due while one goes on.
+        missed: `run_once` or `skip`: what becomes of times at which nobody was there to run it.
+        retries: How often a run that failed is tried again.
+        retry_after_seconds: How long after its end.
+    """
+
+    cron: str
+    timezone: str
+    overlap: str = "skip"
+    missed: str = "run_once"
+    retries: int = 0
+    retry_after_seconds: int = 300
+
+
+@dataclass(frozen=True)
+class ScheduleRecord:
+    """A job that is run by the clock.
+
+    Attributes:
+        user: The member as whom it runs.
+        timing: When, and by what policy.
+        documents: The job and what it needs, as people wrote it; files are by their names alone.
+        state: `active` or `paused`.
+        next_at: When it is due next, in seconds since the epoch; None while it is paused.
+    """
+
+    tenant: str
+    name: str
+    user: str
+    timing: Timing
+    documents: tuple[Mapping[str, Any], ...]
+    state: str = "active"
+    next_at: float | None = None
+    created_at: float = 0.0
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One run of a schedule, or a time at which there was none.
+
+    Attributes:
+        cause: `schedule`, `missed` for one that makes up for times that passed, `retry` or `asked`.
+        attempt: Which try it is, from 1.
+        planned_at: When it was to begin, in seconds since the epoch, as the other times are.
+        state: `waiting`, `running`, `done`, `failed`, `cancelled`, `interrupted` where its
+            controller died, or `skipped` or `missed` where it never began.
+        rc: The job's exit code; None without one.
+        reason: Why it is not done, in words.
+        log: The file of its output on its controller.
+        controller: The machine whose process `pid` drives it.
+    """
+
+    id: str
+    tenant: str
+    schedule: str
+    cause: str
+    planned_at: float
+    state: str
+    attempt: int = 1
+    rc: int | None = None
+    reason: str = ""
+    log: str = ""
+    controller: str = ""
+    pid: int = 0
+    pid_started: str = ""
+    heartbeat_at: float = 0.0
+    started_at: float | None = None
+    ended_at: float | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more will come of it."""
+        return self.state not in ("waiting", "running")
+
+
+@dataclass(frozen=True)
+class JobRecord:
+    """A program that was, or is, run on a cluster.
+
+    Attributes:
+        node: The short name of the node where its driver runs; empty before that is known.
+        host: That node's host.
+        user: The member who acts.
+        name: What people call it: the Job's name, the application's, or the file's.
+        file: What is run.
+        digest: The SHA-256 of a file that was brought along, in hexadecimal; empty for others.
+        options: How it is run: `arguments`, `conf`, `py_files`, `class`, `environment`, `on`,
+            `timeout_seconds`; what is secret by its name is left out.
+        state: `waiting` for its cluster, `starting`, `running`, `cancelling`, `done`, `failed`,
+            `timed out`, `cancelled`, `refused` before it began, or `lost` where its node is gone:
+            never a success. `unknown`, where a host does not tell, is never recorded.
+        rc: Its exit code; None where there is none.
+        reason: Why there is no exit code, or what it means, in words.
+        cut: The streams of which more came than is kept.
+        applications: Spark's ids of the applications that it has been, the last one last.
+        stages: How many of the last one's stages were in which state when they were last asked for.
+        is_transient: Whether its cluster was made for it.
+        is_settled: Whether nothing is left to do for it: no cluster has to be removed.
+        controller: The machine whose process `pid` makes and removes its cluster.
+        started_at: Seconds since the epoch; so is `ended_at`, None while it goes on.
+    """
+
+    id: str
+    tenant: str
+    cluster: str
+    user: str
+    name: str
+    file: str
+    node: str = ""
+    host: str = ""
+    digest: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    state: str = "starting"
+    rc: int | None = None
+    reason: str = ""
+    cut: tuple[str, ...] = ()
+    applications: tuple[str, ...] = ()
+    stages: Mapping[str, int] = field(default_factory=dict)
+    is_transient: bool = False
+    is_settled: bool = True
+    controller: str = ""
+    pid: int = 0
+    pid_started: str = ""
+    started_at: float = 0.0
+    ended_at: float | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more will come of the program."""
+        return self.state not in ("waiting", "starting", "running", "cancelling", "unknown")
+
+
+@dataclass(frozen=True)
+class DeclaredRun:
+    """One run of a declared action, as far as it tells which nodes have had that.
+
+    Attributes:
+        action: The id of the action that it was.
+        declared: The declared action's key.
+        nodes: What each node has made of it, by short name.
+        containers: The id of the container in which each node got it.
+        started_at: Seconds since the epoch.
+    """
+
+    action: str
+    declared: str
+    nodes: Mapping[str, NodeOutcome]
+    containers: Mapping[str, str]
+    started_at: float
+
+
+@dataclass(frozen=True)
+class DeclaredHistory:
+    """What was run of a cluster's declared actions.
+
+    Attributes:
+        runs: The runs, the oldest first.
+        done: The keys of the actions that all nodes have had together once.
+    """
+
+    runs: tuple[DeclaredRun, ...] = ()
+    done: frozenset[str] = frozenset()

@@ -8,6 +8,7 @@ from sqlalchemy import (
     Column,
     Float,
     ForeignKey,
+    Index,
     Integer,
     LargeBinary,
     MetaData,
@@ -21,7 +22,7 @@ metadata = MetaData()
 
 # The newest migration: compared at every start, so that Alembic (0.4 s to import) is only loaded
 # when there is something to migrate. A test holds it to the newest file in `migrations/versions`.
-HEAD = "0003"
+HEAD = "0009"
 
 # Times are seconds since the epoch, by the controller's clock.
 
@@ -142,6 +143,112 @@ actions = Table(
     Column("nodes", JSON, nullable=False),
     Column("state", String(16), nullable=False, index=True),
     Column("reason", Text, nullable=False),
+    Column("controller", String(255), nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("pid_started", String(32), nullable=False),
+    Column("started_at", Float, nullable=False),
+    Column("ended_at", Float),
+    # What tells an action that a template declares from its others; empty for people's own.
+    Column("declared", String(64), nullable=False, server_default=""),
+    # Of a declared one: the id of the container in which each node got it, by its short name.
+    Column("containers", JSON),
+)
+
+# The scripts that templates of clusters declare, and since when all nodes have had each.
+declared_actions = Table(
+    "declared_actions",
+    metadata,
+    Column("cluster_id", Integer, ForeignKey("clusters.id", ondelete="CASCADE"), primary_key=True),
+    Column("key", String(64), primary_key=True),
+    Column("script", LargeBinary, nullable=False),
+    Column("done_at", Float),
+)
+
+# What was seen of a cluster when somebody last looked whether it is used, and what was said of its
+# end. A row of its own, since it is written every minute and a cluster is not.
+lifetimes = Table(
+    "lifetimes",
+    metadata,
+    Column("cluster_id", Integer, ForeignKey("clusters.id", ondelete="CASCADE"), primary_key=True),
+    Column("active_at", Float, nullable=False),
+    Column("activity", String(255), nullable=False),
+    Column("looked_at", Float, nullable=False),
+    Column("warned_at", Float),
+    Column("extended_until", Float),
+)
+
+# Jobs that are run by the clock. `settings` says when and by what policy (`records.Timing`),
+# `documents` holds the job and what it needs as it was written, since its files may vanish.
+schedules = Table(
+    "schedules",
+    metadata,
+    Column("tenant", String(32), primary_key=True),
+    Column("name", String(32), primary_key=True),
+    Column("user", String(64), nullable=False),
+    Column("settings", JSON, nullable=False),
+    Column("documents", JSON, nullable=False),
+    Column("state", String(16), nullable=False),
+    # When it is due next; none while it is paused.
+    Column("next_at", Float),
+    Column("created_at", Float, nullable=False),
+)
+
+# The programs that scheduled jobs bring along.
+schedule_files = Table(
+    "schedule_files",
+    metadata,
+    Column("tenant", String(32), primary_key=True),
+    Column("schedule", String(32), primary_key=True),
+    Column("name", String(255), primary_key=True),
+    Column("content", LargeBinary, nullable=False),
+)
+
+# What came of each time that a schedule was due, runs that never began among them.
+schedule_runs = Table(
+    "schedule_runs",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("tenant", String(32), nullable=False),
+    Column("schedule", String(32), nullable=False),
+    Column("cause", String(16), nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("planned_at", Float, nullable=False),
+    Column("state", String(16), nullable=False, index=True),
+    Column("rc", Integer),
+    Column("reason", Text, nullable=False),
+    Column("log", Text, nullable=False),
+    Column("controller", String(255), nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("pid_started", String(32), nullable=False),
+    Column("heartbeat_at", Float, nullable=False),
+    Column("started_at", Float),
+    Column("ended_at", Float),
+    Index("ix_schedule_runs_of", "tenant", "schedule"),
+)
+
+# Programs that were submitted to clusters. What they printed is on their nodes, or under EPIC_HOME
+# where their cluster was made for them.
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("tenant", String(32), nullable=False, index=True),
+    Column("cluster", String(32), nullable=False, index=True),
+    Column("node", String(64), nullable=False),
+    Column("host", String(255), nullable=False),
+    Column("user", String(64), nullable=False),
+    Column("name", String(255), nullable=False),
+    Column("file", Text, nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("options", JSON, nullable=False),
+    Column("state", String(16), nullable=False, index=True),
+    Column("rc", Integer),
+    Column("reason", Text, nullable=False),
+    Column("cut", JSON, nullable=False),
+    Column("applications", JSON, nullable=False),
+    Column("stages", JSON, nullable=False),
+    Column("is_transient", Boolean, nullable=False),
+    Column("is_settled", Boolean, nullable=False, index=True),
     Column("controller", String(255), nullable=False),
     Column("pid", Integer, nullable=False),
     Column("pid_started", String(32), nullable=False),

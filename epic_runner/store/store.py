@@ -3,28 +3,37 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeVar
 
-from sqlalchemy import Column, Connection, delete, func, insert, select, update
+from sqlalchemy import Column, Connection, Table, delete, func, insert, select, update
 
-from epic_runner.cluster import ClusterSpec, Node, split_name
+from epic_runner.cluster import ClusterSpec, DeclaredAction, Node, split_name
 from epic_runner.errors import InputError, NotFound
 from epic_runner.store import schema
 from epic_runner.store.database import database_url, exclusive, open_engine, reading
 from epic_runner.store.records import (
     ActionRecord,
     ClusterRecord,
+    DeclaredHistory,
+    DeclaredRun,
     HostRecord,
+    JobRecord,
     NodeOutcome,
     OperationRecord,
+    RunRecord,
+    ScheduleRecord,
     TenantRecord,
+    Timing,
+    UseRecord,
 )
 
 # Members' user ids start here: above Debian's and the site's own accounts on most hosts.
 FIRST_UID = 20000
+
+Named = TypeVar("Named", ClusterRecord, ScheduleRecord)
 
 
 class Store:
@@ -195,19 +204,11 @@ class Transaction:
             NotFound: There is no such cluster.
             InputError: Several tenants have one of this name.
         """
-        tenant, name = split_name(name, tenant)
-        found = [cluster for cluster in self.clusters(tenant) if cluster.name == name]
-        if not found:
-            of = f" of tenant {tenant}" if tenant else ""
-            raise NotFound(
-                f"There is no cluster {name}{of}.",
-                "epic-run list shows the clusters; epic-run repair finds clusters in Docker "
-                "that the store has lost.",
-            )
-        if len(found) > 1:
-            names = " and ".join(f"{cluster.tenant}/{name}" for cluster in found)
-            raise InputError(f"{name} is not one cluster: there is {names}.", "Name the tenant.")
-        return found[0]
+        hint = (
+            "epic-run list shows the clusters; epic-run repair finds clusters in Docker that the "
+            "store has lost."
+        )
+        return _the_one("cluster", self.clusters, name, tenant, hint)
 
     def add_cluster(self, spec: ClusterSpec, owner: str, nodes: Iterable[Node]) -> int:
         """Record a wanted cluster with its nodes; return its key."""
@@ -240,7 +241,8 @@ class Transaction:
 
     def remove_cluster(self, key: int) -> None:
         """Forget a cluster and its nodes; what it used of the quota is free again."""
-        self._connection.execute(delete(schema.nodes).where(schema.nodes.c.cluster_id == key))
+        for table in (schema.nodes, schema.lifetimes, schema.declared_actions):
+            self._connection.execute(delete(table).where(table.c.cluster_id == key))
         self._connection.execute(delete(schema.clusters).where(schema.clusters.c.id == key))
 
     def add_nodes(self, key: int, nodes: Iterable[Node]) -> None:
@@ -302,6 +304,60 @@ class Transaction:
                 columns.cluster_id == key, columns.host == host, columns.wanted == "lost"
             )
         )
+
+    # -- the use of clusters ---------------------------------------------------------------
+
+    def uses(self) -> dict[int, UseRecord]:
+        """Return what is remembered of the use of clusters, by the clusters' keys."""
+        columns = [column for column in schema.lifetimes.c if column.name != "cluster_id"]
+        return {
+            row.cluster_id: UseRecord(**{item.name: getattr(row, item.name) for item in columns})
+            for row in self._connection.execute(select(schema.lifetimes))
+        }
+
+    def put_use(self, key: int, use: UseRecord) -> None:
+        """Remember a cluster's use as it is now known."""
+        table = schema.lifetimes
+        values = {**vars(use), "activity": fit(table.c.activity, use.activity)}
+        self._connection.execute(delete(table).where(table.c.cluster_id == key))
+        self._connection.execute(insert(table).values(cluster_id=key, **values))
+
+    def last_operations(self, verbs: Iterable[str]) -> dict[tuple[str, str], float]:
+        """Return when operations of some verbs last were at work, by tenant and cluster."""
+        columns = schema.operations.c
+        # Of one that runs, or whose controller died, its last sign of life.
+        at = func.max(func.coalesce(columns.ended_at, columns.heartbeat_at))
+        query = (
+            select(columns.tenant, columns.cluster, at)
+            .where(columns.verb.in_(list(verbs)))
+            .group_by(columns.tenant, columns.cluster)
+        )
+        return {(row[0], row[1]): row[2] for row in self._connection.execute(query)}
+
+    def last_starts(self) -> dict[tuple[str, str], float]:
+        """Return when clusters were last brought up, by tenant and name.
+
+        That is by `start` and `restart`, and by the first launch or repair behind a stop: another
+        launch of what runs begins nothing anew.
+        """
+        columns = schema.operations.c
+        at = func.coalesce(columns.ended_at, columns.heartbeat_at)
+        stops = (
+            select(columns.tenant, columns.cluster, func.max(at).label("at"))
+            .where(columns.verb == "stop")
+            .group_by(columns.tenant, columns.cluster)
+            .subquery()
+        )
+        first_behind = (
+            select(columns.tenant, columns.cluster, func.min(at))
+            .join(stops, (columns.tenant == stops.c.tenant) & (columns.cluster == stops.c.cluster))
+            .where(columns.verb.in_(["launch", "repair", "start"]), at > stops.c.at)
+            .group_by(columns.tenant, columns.cluster)
+        )
+        found = self.last_operations(["start", "restart"])
+        for tenant, cluster, moment in self._connection.execute(first_behind):
+            found[tenant, cluster] = max(found.get((tenant, cluster), 0.0), moment)
+        return found
 
     # -- operations ------------------------------------------------------------------------
 
@@ -365,6 +421,7 @@ class Transaction:
                     "name": fit(schema.actions.c.name, action.name),
                     "options": dict(action.options),
                     "nodes": _outcomes(action.nodes),
+                    "containers": action.containers and dict(action.containers),
                 }
             )
         )
@@ -372,10 +429,14 @@ class Transaction:
     def set_action(
         self, key: str, nodes: Mapping[str, NodeOutcome] | None = None, **values: Any
     ) -> None:
-        """Change columns of an action; of `nodes`, only what each of these has made of it."""
+        """Change columns of an action; of `nodes`, only what each of these has made of it.
+
+        What is cancelled stays so: its driver sees processes end by a signal, and not by whom.
+        """
         if nodes:
-            merged = {**self.action(key).nodes, **nodes}
-            values["nodes"] = _outcomes(merged)
+            had = self.action(key).nodes
+            kept = {name: outcome for name, outcome in had.items() if outcome.state == "cancelled"}
+            values["nodes"] = _outcomes({**had, **nodes, **kept})
         if values:
             self._connection.execute(
                 update(schema.actions).where(schema.actions.c.id == key).values(**values)
@@ -388,15 +449,7 @@ class Transaction:
             NotFound: There is none.
             InputError: Several begin so.
         """
-        column = schema.actions.c.id
-        query = select(schema.actions).where(column.startswith(key, autoescape=True)).limit(2)
-        found = [_action(row) for row in self._connection.execute(query)]
-        exact = [action for action in found if action.id == key]
-        if len(found) > 1 and not exact:
-            raise InputError(f"More than one action begins with {key}.", "Give more of its id.")
-        if not found:
-            raise NotFound(f"There is no action {key}.", "epic-run action list CLUSTER shows them.")
-        return (exact or found)[0]
+        return _action(self._begun(schema.actions, key, "action"))
 
     def actions(
         self, tenant: str, cluster: str, *, limit: int | None = None, state: str | None = None
@@ -412,6 +465,231 @@ class Transaction:
         if state is not None:
             query = query.where(table.c.state == state)
         return [_action(row) for row in self._connection.execute(query)]
+
+    # -- schedules -------------------------------------------------------------------------
+
+    def put_schedule(self, schedule: ScheduleRecord, files: Mapping[str, bytes]) -> None:
+        """Record a schedule with the files of its job, in place of one of its name."""
+        self._forget_schedule(schedule.tenant, schedule.name)
+        values = {name: value for name, value in vars(schedule).items() if name != "timing"}
+        values |= {"settings": asdict(schedule.timing), "documents": list(schedule.documents)}
+        self._connection.execute(insert(schema.schedules).values(**values))
+        rows = [
+            {"tenant": schedule.tenant, "schedule": schedule.name, "name": name, "content": content}
+            for name, content in files.items()
+        ]
+        if rows:
+            self._connection.execute(insert(schema.schedule_files), rows)
+
+    def schedules(self, tenant: str | None = None) -> list[ScheduleRecord]:
+        """Return all schedules, or a tenant's, by tenant and name."""
+        table = schema.schedules
+        query = select(table).order_by(table.c.tenant, table.c.name)
+        if tenant is not None:
+            query = query.where(table.c.tenant == tenant)
+        return [_schedule(row) for row in self._connection.execute(query)]
+
+    def find_schedule(self, name: str, tenant: str | None = None) -> ScheduleRecord:
+        """Return the schedule that `name`, or `TENANT/NAME`, means.
+
+        Raises:
+            NotFound: There is no such schedule.
+            InputError: Several tenants have one of this name.
+        """
+        hint = "epic-run schedule list shows the schedules."
+        return _the_one("schedule", self.schedules, name, tenant, hint)
+
+    def schedule_files(self, tenant: str, name: str) -> dict[str, bytes]:
+        """Return the files that a schedule's job brings along, by name."""
+        table = schema.schedule_files
+        rows = self._connection.execute(
+            select(table).where(table.c.tenant == tenant, table.c.schedule == name)
+        )
+        return {row.name: row.content for row in rows}
+
+    def set_schedule(self, tenant: str, name: str, **values: Any) -> None:
+        """Change columns of a schedule."""
+        table = schema.schedules
+        self._connection.execute(
+            update(table).where(table.c.tenant == tenant, table.c.name == name).values(**values)
+        )
+
+    def remove_schedule(self, tenant: str, name: str) -> None:
+        """Forget a schedule and its runs."""
+        self._forget_schedule(tenant, name)
+        table = schema.schedule_runs
+        self._connection.execute(
+            delete(table).where(table.c.tenant == tenant, table.c.schedule == name)
+        )
+
+    def _forget_schedule(self, tenant: str, name: str) -> None:
+        files, table = schema.schedule_files, schema.schedules
+        self._connection.execute(
+            delete(files).where(files.c.tenant == tenant, files.c.schedule == name)
+        )
+        self._connection.execute(
+            delete(table).where(table.c.tenant == tenant, table.c.name == name)
+        )
+
+    def add_run(self, run: RunRecord) -> None:
+        """Record a run."""
+        self._connection.execute(insert(schema.schedule_runs).values(**vars(run)))
+
+    def set_run(self, key: str, **values: Any) -> None:
+        """Change columns of a run."""
+        table = schema.schedule_runs
+        self._connection.execute(update(table).where(table.c.id == key).values(**values))
+
+    def run(self, key: str) -> RunRecord:
+        """Return a run by its id; raises NotFound."""
+        table = schema.schedule_runs
+        row = self._connection.execute(select(table).where(table.c.id == key)).first()
+        if row is None:
+            raise NotFound(f"There is no run {key}.", "epic-run schedule show NAME lists its runs.")
+        return RunRecord(**row._mapping)  # noqa: SLF001 - SQLAlchemy's documented name
+
+    def runs(
+        self, tenant: str, schedule: str, *, limit: int | None = None, is_open: bool = False
+    ) -> list[RunRecord]:
+        """Return the runs of a schedule, the newest first: all, or those that are not over."""
+        table = schema.schedule_runs
+        query = (
+            select(table)
+            .where(table.c.tenant == tenant, table.c.schedule == schedule)
+            .order_by(table.c.planned_at.desc(), table.c.id.desc())
+            .limit(limit)
+        )
+        if is_open:
+            query = query.where(table.c.state.in_(["waiting", "running"]))
+        return [RunRecord(**row._mapping) for row in self._connection.execute(query)]  # noqa: SLF001 - SQLAlchemy's documented name
+
+    def forget_runs(self, keys: Iterable[str]) -> None:
+        """Forget runs."""
+        table = schema.schedule_runs
+        self._connection.execute(delete(table).where(table.c.id.in_(list(keys))))
+
+    # -- jobs ------------------------------------------------------------------------------
+
+    def add_job(self, job: JobRecord) -> None:
+        """Record a job."""
+        values = {**vars(job), "name": fit(schema.jobs.c.name, job.name)}
+        self._connection.execute(insert(schema.jobs).values(**_as_json(values)))
+
+    def set_job(self, key: str, **values: Any) -> None:
+        """Change columns of a job."""
+        self._connection.execute(
+            update(schema.jobs).where(schema.jobs.c.id == key).values(**_as_json(values))
+        )
+
+    def job(self, key: str) -> JobRecord:
+        """Return a job by its id, or by a beginning of it that no other one has.
+
+        Raises:
+            NotFound: There is none.
+            InputError: Several begin so.
+        """
+        return _job(self._begun(schema.jobs, key, "job"))
+
+    def jobs(
+        self,
+        tenant: str | None = None,
+        cluster: str | None = None,
+        *,
+        limit: int | None = None,
+        only_unsettled: bool = False,
+    ) -> list[JobRecord]:
+        """Return jobs, the newest first."""
+        table = schema.jobs
+        query = select(table).order_by(table.c.started_at.desc()).limit(limit)
+        if tenant is not None:
+            query = query.where(table.c.tenant == tenant)
+        if cluster is not None:
+            query = query.where(table.c.cluster == cluster)
+        if only_unsettled:
+            query = query.where(table.c.is_settled.is_(False))
+        return [_job(row) for row in self._connection.execute(query)]
+
+    def _begun(self, table: Table, key: str, what: str) -> Any:
+        """Return the row whose id is `key`, or the only one whose id begins so."""
+        of = " CLUSTER" if what == "action" else ""
+        query = select(table).where(table.c.id.startswith(key, autoescape=True)).limit(2)
+        found = list(self._connection.execute(query))
+        exact = [row for row in found if row.id == key]
+        if len(found) > 1 and not exact:
+            raise InputError(f"More than one {what} begins with {key}.", "Give more of its id.")
+        if not found:
+            raise NotFound(f"There is no {what} {key}.", f"epic-run {what} list{of} shows them.")
+        return (exact or found)[0]
+
+    # -- declared actions ------------------------------------------------------------------
+
+    def declare(self, cluster: ClusterRecord, actions: Iterable[DeclaredAction]) -> None:
+        """Keep the scripts of the actions that a cluster's template declares, and no others.
+
+        Since when nodes have had those that were declared before, stays.
+        """
+        table = schema.declared_actions
+        wanted = {action.key: action.script for action in actions}
+        have = self._declared(cluster.id)
+        of_cluster = table.c.cluster_id == cluster.id
+        for key in have.keys() - wanted.keys():
+            self._connection.execute(delete(table).where(of_cluster, table.c.key == key))
+        for key in wanted.keys() - have.keys():
+            self._connection.execute(
+                insert(table).values(cluster_id=cluster.id, key=key, script=wanted[key])
+            )
+
+    def _declared(self, cluster: int) -> dict[str, float | None]:
+        columns = schema.declared_actions.c
+        query = select(columns.key, columns.done_at).where(columns.cluster_id == cluster)
+        return {row.key: row.done_at for row in self._connection.execute(query)}
+
+    def declared_scripts(self, cluster: int) -> dict[str, bytes]:
+        """Return the scripts of a cluster's declared actions, by key."""
+        table = schema.declared_actions
+        rows = self._connection.execute(select(table).where(table.c.cluster_id == cluster))
+        return {row.key: row.script for row in rows}
+
+    def set_declared_done(self, cluster: int, key: str) -> None:
+        """Record that all nodes of a cluster have had a declared action."""
+        table = schema.declared_actions
+        self._connection.execute(
+            update(table)
+            .where(table.c.cluster_id == cluster, table.c.key == key)
+            .values(done_at=time.time())
+        )
+
+    def declared_history(self, cluster: ClusterRecord) -> DeclaredHistory:
+        """Return what was run of the actions that a cluster's template declares."""
+        if not cluster.spec.actions:
+            return DeclaredHistory()
+        columns = schema.actions.c
+        query = (
+            select(
+                columns.id, columns.declared, columns.nodes, columns.containers, columns.started_at
+            )
+            .where(
+                columns.tenant == cluster.tenant,
+                columns.cluster == cluster.name,
+                columns.declared != "",
+                columns.state != "refused",
+                # Those of an earlier cluster of this name are over and gone.
+                columns.started_at >= cluster.created_at,
+            )
+            .order_by(columns.started_at)
+        )
+        runs = tuple(
+            DeclaredRun(
+                row.id,
+                row.declared,
+                _read_outcomes(row.nodes),
+                row.containers or {},
+                row.started_at,
+            )
+            for row in self._connection.execute(query)
+        )
+        done = {key for key, at in self._declared(cluster.id).items() if at is not None}
+        return DeclaredHistory(runs, frozenset(done))
 
     def count_operations(self) -> int:
         """Return how many operations are remembered."""
@@ -431,17 +709,58 @@ def fit(column: Column[Any], text: str) -> str:
     return text.replace("\0", "")[: getattr(column.type, "length", None)]
 
 
+def _the_one(
+    kind: str, of_tenant: Callable[[str | None], list[Named]], name: str, tenant: str | None,
+    hint: str,
+) -> Named:  # fmt: skip
+    """Return the one thing of a kind that `name`, or `TENANT/NAME`, means; `hint` lists them."""
+    tenant, name = split_name(name, tenant)
+    found = [item for item in of_tenant(tenant) if item.name == name]
+    if not found:
+        of = f" of tenant {tenant}" if tenant else ""
+        raise NotFound(f"There is no {kind} {name}{of}.", hint)
+    if len(found) > 1:
+        names = " and ".join(f"{item.tenant}/{name}" for item in found)
+        raise InputError(f"{name} is not one {kind}: there is {names}.", "Name the tenant.")
+    return found[0]
+
+
 def _outcomes(nodes: Mapping[str, NodeOutcome]) -> dict[str, Any]:
     return {name: asdict(outcome) for name, outcome in nodes.items()}
 
 
 def _action(row: Any) -> ActionRecord:
     values = dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's documented name
-    nodes = {
+    return ActionRecord(**{**values, "nodes": _read_outcomes(values["nodes"])})
+
+
+def _read_outcomes(nodes: Mapping[str, Mapping[str, Any]]) -> dict[str, NodeOutcome]:
+    return {
         name: NodeOutcome(**{**outcome, "cut": tuple(outcome["cut"])})
-        for name, outcome in values["nodes"].items()
+        for name, outcome in nodes.items()
     }
-    return ActionRecord(**{**values, "nodes": nodes})
+
+
+def _schedule(row: Any) -> ScheduleRecord:
+    values = dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's documented name
+    timing = Timing(**values.pop("settings"))
+    return ScheduleRecord(**{**values, "timing": timing, "documents": tuple(values["documents"])})
+
+
+def _as_json(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values as JSON columns take them."""
+    return {
+        name: dict(value)
+        if isinstance(value, Mapping)
+        else (list(value) if isinstance(value, tuple) else value)
+        for name, value in values.items()
+    }
+
+
+def _job(row: Any) -> JobRecord:
+    values = dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's documented name
+    lists = {name: tuple(values[name]) for name in ("cut", "applications")}
+    return JobRecord(**{**values, **lists})
 
 
 def _is(key: int, node: Node) -> tuple[Any, ...]:

@@ -7,7 +7,9 @@ import re
 import signal
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pexpect
 import pytest
@@ -41,6 +43,32 @@ spark.range(20).withColumnRenamed("id", sys.argv[1]).write.mode("overwrite").par
     "/tenant/examples/flowers/parquet"
 )
 print(spark.read.parquet("/tenant/examples/flowers/parquet").columns)
+"""
+
+
+COUNTS = """
+from pyspark.sql import SparkSession
+
+spark = SparkSession.builder.appName("counts").getOrCreate()
+spark.range(100).groupBy().sum("id").collect()
+print(spark.sparkContext.applicationId)
+"""
+
+# PySpark's program is a child of the driver, and its worker a grandchild of the executor.
+MAPPED = """
+import os
+from pathlib import Path
+from pyspark.sql import SparkSession
+
+def is_mapped(pid):
+    return "/cds/job.jsa" in Path(f"/proc/{pid}/maps").read_text()
+
+def of_executor(_):
+    stat = Path(f"/proc/{os.getppid()}/stat").read_text()
+    return is_mapped(stat.rpartition(")")[2].split()[1])
+
+one = SparkSession.builder.getOrCreate().sparkContext.parallelize([1], 1)
+print("driver", is_mapped(os.getppid()), "executor", *one.map(of_executor).collect())
 """
 
 
@@ -95,6 +123,14 @@ def test_a_job_prints_its_result_and_little_else(cluster: Cluster) -> None:
     run = cluster.run("submit", *QUICK, str(JOBS / "pi.py"), "2")
     assert re.fullmatch(r"Pi is roughly 3\.1\d+\n", run.out)
     assert "INFO" not in run.err
+
+
+def test_a_job_starts_with_the_classes_that_the_image_keeps(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    script = tmp_path / "mapped.py"
+    script.write_text(MAPPED)
+    assert cluster.run("submit", *QUICK, str(script)).out == "driver True executor True\n"
 
 
 def test_a_job_gets_its_arguments_as_they_were_typed(cluster: Cluster, tmp_path: Path) -> None:
@@ -173,7 +209,7 @@ def test_mistakes_are_told_before_anything_starts(cluster: Cluster, other: Clust
     assert "members are ada, bob" in cluster.run("submit", "--as", "eve", __file__, code=2).err
     script = cluster.site.folder / "plot.R"
     script.write_text("cat('R')")
-    assert "has no R" in other.run("submit", str(script), code=2).err
+    assert "runs no job of the kind R" in other.run("submit", str(script), code=2).err
 
 
 def test_an_r_script_gets_arguments_and_settings(cluster: Cluster, tmp_path: Path) -> None:
@@ -221,14 +257,49 @@ def test_what_lies_in_the_storage_belongs_to_the_tenants_group(
     trained: str, cluster: Cluster
 ) -> None:
     assert trained
-    find = ["shell", "--", "find", "/tenant", "-mindepth", "1"]
+    # But for the logs of applications, which nobody but the history server shows.
+    find = ["shell", "--", "find", "/tenant", "-mindepth", "1", "-path", "/tenant/spark-events",
+            "-prune", "-o"]  # fmt: skip
     owners = set(cluster.run(*find, "-printf", "%u %g\n").out.splitlines())
     # Written by executors, which are the service's, and by members' drivers.
     assert {"spark tenant", "ada tenant"} <= owners
     assert {owner.split()[1] for owner in owners} == {"tenant"}
-    assert cluster.run(*find, "-type", "d", "-not", "-perm", "-2775").out == ""
-    assert cluster.run(*find, "-type", "f", "-not", "-perm", "-664").out == ""
+    assert cluster.run(*find, "-type", "d", "-not", "-perm", "-2775", "-print").out == ""
+    assert cluster.run(*find, "-type", "f", "-not", "-perm", "-664", "-print").out == ""
     cluster.run("shell", "--as", "bob", "--", "rm", "-r", "/tenant/models/mine")
+
+
+# -- history -----------------------------------------------------------------------------------
+
+
+def test_a_job_that_ended_is_shown_and_its_log_is_nobody_elses(
+    other: Cluster, tmp_path: Path
+) -> None:
+    job = tmp_path / "counts.py"
+    job.write_text(COUNTS)
+    application = other.run("submit", "--as", "bob", *QUICK, str(job)).out.strip()
+    api = f"{other.endpoint('spark-history')}api/v1/applications"
+
+    def told(path: str = "") -> Any:
+        with urllib.request.urlopen(api + path, timeout=60) as answer:  # noqa: S310
+            return json.load(answer)
+
+    ended = until(
+        lambda: [item for item in told("?status=completed") if item["id"] == application],
+        "the application is shown", pause=0.5,
+    )  # fmt: skip
+    assert (ended[0]["name"], ended[0]["attempts"][0]["sparkUser"]) == ("counts", "bob")
+    assert {job["status"] for job in told(f"/{application}/jobs")} == {"SUCCEEDED"}
+    log = f"/tenant/spark-events/two/{application}.zstd"
+    shown = other.site.inside("master-1", "stat", "-c", "%U %G %a", log, cluster="two")
+    assert shown == "bob spark-history 660"
+    # Neither as another member nor as the executors' account, as which whatever a job runs there.
+    tries = f"cat {log}; echo x >>{log}; rm -f {log}; mv {log} {log}.gone; mv ${{log%/*}} /tenant/x"
+    for user in ("ada", "spark"):
+        other.site.inside("master-1", "bash", "-c", f"log={log}; {tries}; true", cluster="two",
+                          user=user)  # fmt: skip
+        assert other.site.inside("master-1", "stat", "-c", "%U %G %a", log, cluster="two") == shown
+    assert {job["status"] for job in told(f"/{application}/jobs")} == {"SUCCEEDED"}
 
 
 # -- notebooks ---------------------------------------------------------------------------------
@@ -316,8 +387,11 @@ def test_a_shell_is_a_terminal(cluster: Cluster) -> None:
     terminal.sendline("until stty size | grep 77; do sleep 0.1; done; umask")
     terminal.expect_exact("44 77")
     terminal.expect_exact("0002")
-    terminal.sendline("cat")
+    # Ctrl-C is for what runs: before that it would be lost on the prompt.
+    terminal.sendline("echo be''gun; cat")
+    terminal.expect_exact("begun")
     terminal.sendintr()
+    terminal.expect_exact("ada@one-master-1")
     terminal.sendline("exit 9")
     terminal.expect(pexpect.EOF)
     terminal.close()

@@ -334,6 +334,49 @@ def test_a_daemon_that_a_job_leaves_does_not_keep_it_from_ending(node: Node) -> 
     node.sh("pkill -f '^sleep 303'")
 
 
+def test_a_job_opens_its_own_streams_by_their_names(node: Node) -> None:
+    start(node, "names", "echo out >/dev/stdout; echo err >/dev/stderr")
+    assert node.run("epic-job", "follow", "names", "--from-start") == (0, "out\n", "err\n")
+
+
+def test_what_a_job_was_started_with_is_shown_to_nobody_else(node: Node) -> None:
+    words = ["--user", "ada", "--env", "TOKEN=hush", "--", "sleep", "304"]
+    assert node.run("epic-job", "start", "quiet", *words)[0] == 0
+    shown = node.sh("cat /proc/[0-9]*/cmdline | tr '\\0' ' '", user="bob")
+    assert "sleep 304" in shown
+    assert "epic-job: /data/jobs/quiet" in shown
+    assert "hush" not in shown
+    assert node.run("epic-job", "cancel", "quiet")[0] == 0
+    assert node.run("epic-job", "follow", "quiet")[0] == 143
+
+
+@pytest.mark.parametrize(("code", "told"), [(9, 9), (0, 74)])
+def test_a_job_that_fills_the_disk_leaves_its_result_and_is_no_success(
+    make: Callable[..., Node], code: int, told: int
+) -> None:
+    node = make("base", tmpfs={"/data": "size=4m,mode=0755"})
+    node.until("id ada")
+    start(node, "fills", f"cat /dev/zero >~/all; echo lost; exit {code}")
+    assert node.run("epic-job", "follow", "fills", "--from-start")[:2] == (told, "")
+    assert json.loads(node.sh("epic-job show fills"))["cut"] == ["stdout", "stderr"]
+
+
+def test_a_job_that_cannot_be_begun_is_told_to_who_starts_it(node: Node) -> None:
+    broken = (
+        "import sys; sys.path.insert(0, '/usr/local/lib/epic'); import job, supervisor; "
+        "supervisor.supervise = None; sys.exit(job.start('/data/jobs/broken', 'ada', ['true'], []))"
+    )
+    code, _, err = node.run("python3", "-ISE", "-c", broken)
+    assert (code, "it could not be begun" in err) == (1, True)
+
+
+def test_a_script_without_a_first_line_is_bashs(node: Node) -> None:
+    node.sh("echo 'echo ${BASH_VERSION%%.*} $1' >/tenant/plain; chmod 755 /tenant/plain")
+    command = ["--user", "ada", "--", "/tenant/plain", "x"]
+    assert node.run("epic-job", "start", "plain", *command)[0] == 0
+    assert node.run("epic-job", "follow", "plain", "--from-start")[:2] == (0, "5 x\n")
+
+
 def test_a_job_is_followed_from_any_place_and_tells_what_there_was(node: Node) -> None:
     start(node, "places", "printf 0123456789; printf abc >&2; exit 6")
     node.run("epic-job", "follow", "places")

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-PATH = Path(__file__).resolve().parents[2] / "filter_plugins" / "epic.py"
+from epic_runner.catalog import load_catalog
+
+ROOT = Path(__file__).resolve().parents[2]
+PATH = ROOT / "filter_plugins" / "epic.py"
 found = importlib.util.spec_from_file_location("epic_filters", PATH)
 assert found
 assert found.loader
 filters = importlib.util.module_from_spec(found)
 found.loader.exec_module(filters)
 
-GIB = 2**30
+MIB, GIB = 2**20, 2**30
 
 
 def test_offers_of_several_roles_come_together_by_node_role() -> None:
@@ -55,14 +59,30 @@ def test_commands_are_given_for_every_node_that_has_some() -> None:
     ]
 
 
-@given(st.integers(GIB, 512 * GIB))
-def test_spark_is_never_promised_more_memory_than_a_node_has(memory) -> None:
-    executor = filters.spark_worker_mib(memory)
+def sized(memory_bytes: int, *services: str) -> dict[str, Any]:
+    return {"memory_bytes": memory_bytes, "services": list(services)}
+
+
+@given(st.integers(GIB, 512 * GIB), st.sampled_from([(), (filters.HISTORY,)]))
+def test_spark_is_never_promised_more_memory_than_a_node_has(memory, services) -> None:
+    role = sized(memory, *services)
+    beside = filters.SPARK_RESERVED_MIB
+    if services:
+        beside += filters.spark_history_mib(memory) + filters.SPARK_HISTORY_BESIDE_MIB
+    executor = filters.spark_worker_mib(role)
     assert executor >= filters.SPARK_LEAST_MIB
     if executor > filters.SPARK_LEAST_MIB:
-        used = executor * (1 + filters.SPARK_OVERHEAD) + filters.SPARK_RESERVED_MIB
+        used = executor * (1 + filters.SPARK_OVERHEAD) + beside
         assert used <= memory / filters.MIB + 1
-    assert filters.spark_driver_mib(memory) <= memory // filters.MIB
+    driver = filters.spark_driver_mib(role)
+    assert driver == filters.SPARK_LEAST_MIB or 2 * driver + beside <= memory // filters.MIB
+
+
+def test_a_node_of_the_least_size_has_what_a_history_server_takes() -> None:
+    spark = load_catalog(ROOT / "images").apps["spark"]
+    extra = spark.services[filters.HISTORY].memory
+    least = spark.roles["master"].memory + extra
+    assert (filters.spark_history_mib(least) + filters.SPARK_HISTORY_BESIDE_MIB) * MIB <= extra
 
 
 def test_every_filter_is_offered_to_ansible() -> None:
@@ -73,8 +93,10 @@ def test_every_filter_is_offered_to_ansible() -> None:
 
 @pytest.mark.parametrize("gib", [1, 2, 4, 8])
 def test_more_memory_is_never_less_for_spark(gib: int) -> None:
-    assert filters.spark_worker_mib(gib * GIB) <= filters.spark_worker_mib(2 * gib * GIB)
-    assert filters.spark_driver_mib(gib * GIB) <= filters.spark_driver_mib(2 * gib * GIB)
+    for services in ((), (filters.HISTORY,)):
+        less, more = sized(gib * GIB, *services), sized(2 * gib * GIB, *services)
+        assert filters.spark_worker_mib(less) <= filters.spark_worker_mib(more)
+        assert filters.spark_driver_mib(less) <= filters.spark_driver_mib(more)
 
 
 def test_the_first_node_of_a_host_looks_for_one_of_each_other_host() -> None:
@@ -85,8 +107,10 @@ def test_the_first_node_of_a_host_looks_for_one_of_each_other_host() -> None:
             ("worker-2", "h2", "10.0.0.4"), ("worker-3", "h3", "10.0.0.5"),
         )
     ]  # fmt: skip
-    [found] = filters.reach_commands(nodes, "h2", "code", 5)
+    [found] = filters.reach_commands(nodes, "h2", "code", 5, "early")
     assert found["container"] == "c-worker-1"
-    assert found["command"] == ["python3", "-c", "code", "5", "h1=10.0.0.2", "h3=10.0.0.5"]
-    assert filters.reach_commands(nodes, "h4", "code", 5) == []
-    assert filters.reach_commands(nodes[1:3], "h2", "code", 5) == []
+    assert found["command"] == [
+        "python3", "-c", "code", "5", "early", "h1=10.0.0.2", "h3=10.0.0.5",
+    ]  # fmt: skip
+    assert filters.reach_commands(nodes, "h4", "code", 5, "late") == []
+    assert filters.reach_commands(nodes[1:3], "h2", "code", 5, "late") == []

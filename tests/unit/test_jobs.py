@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from life_samples import host, node, record, spec, tenant
 
-from epic_runner import docker_api, docker_exec, jobs
+from epic_runner import jobs, programs
+from epic_runner.cli.shell import shell
 from epic_runner.cli.submit import submit
 from epic_runner.cli.words import WithArguments, closed_behind
-from epic_runner.errors import DockerUnavailable, EpicError, InputError, NotFound, OperationFailed
-from epic_runner.jobs import Job, JobRequest
+from epic_runner.errors import InputError, NotFound
 from epic_runner.lifecycle import Context
-from epic_runner.store import Store
+from epic_runner.programs import JobRequest
+from epic_runner.store import JobRecord, Store
 
 ROOT = Path(__file__).resolve().parents[2]
 found = importlib.util.spec_from_file_location("job_filters", ROOT / "filter_plugins" / "jobs.py")
@@ -28,13 +34,15 @@ filters = importlib.util.module_from_spec(found)
 found.loader.exec_module(filters)
 
 LAB = spec()
-JOB = Job("20250301-101500-0a1b2c3d", node(LAB, "master-1"), "ada", 1.0)
+JOB = JobRecord(
+    "20250301-101500-0a1b2c3d", "analytics", "lab", "ada", "job.py", "job.py", node="master-1"
+)
 
 
 def wanted(**values: Any) -> dict[str, Any]:
     defaults = {
         "id": "j1", "user": "ada", "file": "/home/me/train.py", "arguments": [], "conf": {},
-        "py_files": [], "class": "", "name": "", "environment": {},
+        "py_files": [], "class": "", "name": "", "environment": {}, "timeout_seconds": 0,
     }  # fmt: skip
     return {**defaults, **values}
 
@@ -122,18 +130,25 @@ def test_the_inventory_of_a_job_lets_nothing_be_taken_for_a_template() -> None:
 # -- the command -------------------------------------------------------------------------------
 
 
+def started_by(command: list[str]) -> list[str]:
+    """Return what a node's command becomes when the node is tidy."""
+    return command[command.index("epic-job") :]
+
+
 def test_a_python_program_is_put_into_the_node_and_submitted() -> None:
     job = wanted(
         arguments=["--rows", 5], conf={"spark.cores.max": 2}, name="train",
         py_files=["/me/a.py", "/tenant/b.zip"], environment={"SEED": "1"},
     )  # fmt: skip
-    assert filters.job_command(job) == [
-        "epic-job", "start", "j1", "--user", "ada", "--env", "EPIC_JOB=j1", "--env", "SEED=1", "--",
-        "spark-submit", "--name", "train", "--conf", "spark.cores.max=2",
+    command = started_by(filters.job_command(job, 5))
+    assert command[:4] == ["epic-job", "start", "j1", "--user"]
+    assert "SEED=1" in command
+    assert command[command.index("--") :] == [
+        "--", "spark-submit", "--name", "train", "--conf", "spark.cores.max=2",
         "--py-files", "/data/jobs/j1.files/a.py,/tenant/b.zip",
         "/data/jobs/j1.files/train.py", "--rows", "5",
     ]  # fmt: skip
-    assert filters.job_files(job, 20000) == {
+    assert filters.job_files(job, 20000, "runner.py") == {
         "/data/jobs/j1.files/train.py": {
             "src": "/home/me/train.py", "mode": "0600", "uid": 20000, "gid": 20000,
         },
@@ -145,8 +160,8 @@ def test_a_python_program_is_put_into_the_node_and_submitted() -> None:
 
 def test_a_jar_in_the_storage_is_submitted_from_there() -> None:
     job = wanted(file="/tenant/app.jar", **{"class": "org.example.Main"})
-    assert filters.job_files(job, 1) == {}
-    command = filters.job_command(job)
+    assert filters.job_files(job, 1, "runner.py") == {}
+    command = started_by(filters.job_command(job, 5))
     assert command[command.index("--") + 1 :] == [
         "spark-submit", "--class", "org.example.Main", "/tenant/app.jar",
     ]  # fmt: skip
@@ -154,13 +169,58 @@ def test_a_jar_in_the_storage_is_submitted_from_there() -> None:
 
 @pytest.mark.parametrize(("file", "program"), [("/a/x.R", "Rscript"), ("/a/x.sh", "bash")])
 def test_scripts_find_the_settings_where_pyspark_looks(file: str, program: str) -> None:
-    command = filters.job_command(wanted(file=file, conf={"spark.a": "b c"}, arguments=["-x"]))
+    job = wanted(file=file, conf={"spark.a": "b c"}, arguments=["-x"], timeout_seconds=90)
+    command = started_by(filters.job_command(job, 5))
+    assert command[command.index("--timeout") + 1] == "90"
     assert "PYSPARK_SUBMIT_ARGS=--conf 'spark.a=b c' pyspark-shell" in command
     assert command[command.index("--") + 1 :] == [program, f"/data/jobs/j1.files/{file[3:]}", "-x"]
 
 
+def test_a_notebook_is_run_by_a_program_that_goes_along_and_keeps_what_it_shows() -> None:
+    job = wanted(file="/me/report.ipynb")
+    command = started_by(filters.job_command(job, 5))
+    folder = "/data/jobs/j1.files/"
+    assert command[command.index("--") + 1 :] == [
+        "/opt/jupyter/bin/python", f"{folder}notebook.py", f"{folder}report.ipynb",
+        f"{folder}output/report.ipynb",
+    ]  # fmt: skip
+    assert filters.job_files(job, 1, "runner.py")[f"{folder}notebook.py"]["src"] == "runner.py"
+
+
+def left_of(folder: Path, keep: int) -> list[str]:
+    """Return which jobs are there after another one was started in a folder of jobs."""
+    [item] = filters.jobs_kept([{"node": "n", "command": ["echo", "started"]}], keep)
+    script = item["command"][2].replace("/data/jobs", str(folder))
+    # What goes on in the background has the test's pipe, and so is waited for.
+    script = script.replace("</dev/null &>/dev/null &", "</dev/null; ")
+    run = subprocess.run(
+        ["bash", "-c", script, *item["command"][3:]], capture_output=True, text=True, check=True
+    )
+    assert run.stdout == "started\n"
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_node_keeps_the_newest_jobs_and_all_that_run(tmp_path: Path) -> None:
+    for age, name in enumerate(["new", "old", "runs", "vanished", "oldest"]):
+        job = tmp_path / name
+        job.mkdir()
+        (tmp_path / f"{name}.files").mkdir()
+        (job / "command.json").touch()
+        os.utime(job / "command.json", (1e9 - age, 1e9 - age))
+        (job / "pid").write_text({"runs": str(os.getpid())}.get(name, "999999999"))
+        if name not in ("runs", "vanished"):
+            (job / "rc").touch()
+    for name, at in (("begins.files", time.time()), ("unstarted.files", 1e9)):
+        (tmp_path / name).mkdir()
+        os.utime(tmp_path / name, (at, at))
+    assert len(left_of(tmp_path, 5)) == 12
+    assert left_of(tmp_path, 1) == [
+        "begins.files", "new", "new.files", "runs", "runs.files",
+    ]  # fmt: skip
+
+
 def test_the_program_and_the_playbooks_agree_on_what_is_inside_the_nodes() -> None:
-    assert filters.INSIDE == jobs.INSIDE
+    assert filters.INSIDE == programs.INSIDE
 
 
 # -- the command line --------------------------------------------------------------------------
@@ -189,6 +249,12 @@ def test_options_behind_the_file_are_the_jobs_own(
     assert ours.items() <= context.params.items()
 
 
+@pytest.mark.parametrize("line", ["lab worker-1 ls", "lab ls -l"])
+def test_a_shells_command_is_told_where_it_belongs(line: str) -> None:
+    with pytest.raises(click.UsageError, match="A command stands behind --: "):
+        shell.make_context("shell", line.split(), help_option_names=["-h", "--help"])
+
+
 @given(st.lists(st.text("-ab=", max_size=4), max_size=6))
 def test_a_line_is_closed_at_most_once_and_keeps_its_words(args: list[str]) -> None:
     closed = closed_behind(args, 2, lambda option: option == "-a")
@@ -197,92 +263,16 @@ def test_a_line_is_closed_at_most_once_and_keeps_its_words(args: list[str]) -> N
         assert closed[:place] + closed[place + 1 :] == args
 
 
-# -- following ---------------------------------------------------------------------------------
-
-
-class Node:
-    """A node whose connection breaks off after so many bytes of the job's output."""
-
-    def __init__(self, output: bytes, breaks: list[int], code: int = 0) -> None:
-        self.output = output
-        self.breaks = breaks
-        self.code = code
-        self.result: bytes | None = None
-        self.error: EpicError | None = None
-
-    def stream(self, *arguments: Any, hold: bool) -> int:
-        assert hold
-        if self.error:
-            raise self.error
-        write = arguments[3]
-        end = self.breaks.pop(0) if self.breaks else len(self.output)
-        write(self.output[:end], False)  # noqa: FBT003 - the callback's form
-        if end < len(self.output):
-            raise DockerUnavailable("broke off")
-        return self.code
-
-    def read_file(self, *_: Any) -> bytes | None:
-        return self.result
-
-
-@pytest.fixture
-def follow(monkeypatch: pytest.MonkeyPatch) -> Callable[[Node], tuple[bytes, int]]:
-    def run(of: Node) -> tuple[bytes, int]:
-        monkeypatch.setattr(docker_exec, "stream", of.stream)
-        monkeypatch.setattr(docker_api, "read_file", of.read_file)
-        monkeypatch.setattr(jobs.time, "sleep", lambda _seconds: None)
-        seen: list[bytes] = []
-        code = jobs.follow(host(), JOB, lambda data, _is_error: seen.append(data))
-        return b"".join(seen), code
-
-    return run
-
-
-def test_output_goes_on_where_a_broken_connection_stopped(
-    follow: Callable[[Node], tuple[bytes, int]],
+def test_a_start_in_the_background_that_is_interrupted_names_what_tells_of_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    output = bytes(range(200))
-    assert follow(Node(output, [10, 0, 5, 150], code=7)) == (output, 7)
+    def start(*_: Any, **__: Any) -> JobRecord:
+        raise KeyboardInterrupt
 
-
-def test_following_gives_up_when_docker_stays_away(
-    follow: Callable[[Node], tuple[bytes, int]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(jobs, "RECONNECT_SECONDS", 0)
-    with pytest.raises(DockerUnavailable):
-        follow(Node(b"output", [3, 3, 3, 3, 3]))
-
-
-@pytest.mark.parametrize("code", [3, 125, 137])
-def test_a_job_that_vanished_is_no_job_that_ended_with_the_same_code(
-    follow: Callable[[Node], tuple[bytes, int]], code: int
-) -> None:
-    gone = Node(b"", [], code)
-    with pytest.raises(OperationFailed, match="gone without a result"):
-        follow(gone)
-    gone.result = f"{code}\n".encode()
-    assert follow(gone) == (b"", code)
-
-
-def test_a_job_whose_node_has_stopped_still_has_the_result_it_left(
-    follow: Callable[[Node], tuple[bytes, int]],
-) -> None:
-    stopped = Node(b"", [])
-    stopped.error = EpicError("Container is not running")
-    with pytest.raises(OperationFailed, match="was lab-master-1 stopped"):
-        follow(stopped)
-    stopped.result = b"6\n"
-    assert follow(stopped) == (b"", 6)
-
-
-def test_cancelling_waits_for_a_job_that_is_just_about_to_start(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    codes = [3, 3, 0]
-    monkeypatch.setattr(docker_exec, "output_of", lambda *_, **__: (codes.pop(0), ""))
-    monkeypatch.setattr(jobs.time, "sleep", lambda _seconds: None)
-    jobs.cancel(host(), JOB)
-    assert codes == []
-    codes = [1]
-    with pytest.raises(OperationFailed, match="could not be cancelled"):
-        jobs.cancel(host(), JOB)
+    monkeypatch.setenv("EPIC_HOME", str(tmp_path))
+    monkeypatch.setattr(jobs, "start", start)
+    told = CliRunner().invoke(
+        submit, ["lab", "job.py", "--background"], help_option_names=["-h", "--help"]
+    )
+    assert told.exit_code == 130
+    assert "epic-run job list tells whether it runs" in told.output

@@ -113,4 +113,4 @@ def test_the_schema_is_printed_whole_or_by_kind() -> None:
     assert runner.invoke(cli, ["schema"]).output == schema_text()
     one = runner.invoke(cli, ["schema", "template"])
     assert json.loads(one.output) == json_schema("Template")
-    assert runner.invoke(cli, ["schema", "Job"]).exit_code == 2
+    assert runner.invoke(cli, ["schema", "DataTap"]).exit_code == 2

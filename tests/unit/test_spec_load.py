@@ -92,7 +92,7 @@ GOLDEN = {
         [
             (
                 "lab.yml:1: The document has no kind. | "
-                "Add kind: and one of Flavor, Tenant, Template, App."
+                "Add kind: and one of Flavor, Tenant, Template, Job, App."
             )
         ],
     ),
@@ -110,27 +110,36 @@ GOLDEN = {
     ),
     "a kind that is no word": (
         "kind: [1]\n",
-        ['lab.yml:1: "[1]" is not a known kind. | There is: Flavor, Tenant, Template, App.'],
+        ['lab.yml:1: "[1]" is not a known kind. | There is: Flavor, Tenant, Template, Job, App.'],
     ),
     "kinds of a later version": (
-        "kind: DataTap\nname: sales\n---\nkind: Job\n",
-        [
-            "lab.yml:1: The kind DataTap is not supported by this version yet.",
-            "lab.yml:4: The kind Job is not supported by this version yet.",
-        ],
+        "kind: DataTap\nname: sales\n",
+        ["lab.yml:1: The kind DataTap is not supported by this version yet."],
     ),
     "keys of a later version": (
         (
             "kind: Tenant\nname: a\ngroups: []\n"
-            "---\nkind: Template\nname: a\napp: spark\ndatataps: []\nactions: []\n"
-            "lifetime: {}\nlocked: []\n"
+            "---\nkind: Template\nname: a\napp: spark\ndatataps: []\n"
+            "locked: []\n"
         ),
         [
             "lab.yml:3: groups is not supported by this version yet.",
             "lab.yml:8: datataps is not supported by this version yet.",
-            "lab.yml:9: actions is not supported by this version yet.",
-            "lab.yml:10: lifetime is not supported by this version yet.",
-            "lab.yml:11: locked is not supported by this version yet.",
+            "lab.yml:9: locked is not supported by this version yet.",
+        ],
+    ),
+    "lifetimes that are none": (
+        (
+            "kind: Template\nname: a\napp: spark\nlifetime:\n  max_idle: 2\n  max_age: 400d\n"
+            "  action: kill\n  idle: 2h\n---\n"
+            "kind: Template\nname: b\napp: spark\nlifetime: {max_idle: 10m, warn: 15m}\n"
+        ),
+        [
+            "lab.yml:5: lifetime.max_idle must be a duration such as 90s, 15m, 2h or 7d.",
+            "lab.yml:6: lifetime.max_age is longer than a year (366d).",
+            'lab.yml:7: lifetime.action must be stop or destroy, not "kill".',
+            'lab.yml:8: lifetime.idle is not a known key. | Did you mean "max_idle"?',
+            "lab.yml:13: lifetime.warn must be less than max_idle, which is 10m.",
         ],
     ),
     "what a tenant may not reach, or what says nothing": (
@@ -181,11 +190,11 @@ GOLDEN = {
         [
             (
                 "lab.yml:1: The document is a list, but must be a mapping of keys to values. | "
-                "Begin it with kind: and one of Flavor, Tenant, Template, App."
+                "Begin it with kind: and one of Flavor, Tenant, Template, Job, App."
             ),
             (
                 "lab.yml:2: The document is one value, but must be a mapping of keys to values. | "
-                "Begin it with kind: and one of Flavor, Tenant, Template, App."
+                "Begin it with kind: and one of Flavor, Tenant, Template, Job, App."
             ),
         ],
     ),
@@ -552,7 +561,7 @@ class TestSet:
             ),
             "--set name.first: name is not a mapping, so name.first cannot be set.",
             "--set roles[0]: roles is not a list, so roles[0] cannot be set.",
-            "--set kind: kind cannot be set: it stays Template.",
+            "--set kind: kind cannot be set.",
             (
                 "--set roles.worker: This is not of the form PATH=VALUE. | "
                 "Write it like --set roles.worker.count=5."
@@ -575,9 +584,11 @@ class TestSet:
 
     def test_it_needs_exactly_one_template(self, tmp_path: Path) -> None:
         flavor = "kind: Flavor\nname: a\ncores: 1\nmemory: 1g\n"
-        assert mistakes_in(tmp_path, flavor, "name=b") == [
-            "--set: It needs one Template to change, but the files hold none."
-        ]
+        [mistake] = mistakes_in(tmp_path, flavor, "name=b")
+        told = (
+            "--set: It needs one Template to change, but the files hold none. | Keys of a Job begin"
+        )
+        assert mistake.startswith(told)
         two = LAB + "---\nkind: Template\nname: b\napp: spark\n"
         assert mistakes_in(tmp_path, two, "name=b") == [
             "--set: It needs one Template to change, but the files hold 2."
@@ -668,11 +679,12 @@ json_values = st.recursive(
 @st.composite
 def nearly_documents(draw: st.DrawFn) -> Any:
     """Draw documents whose keys are known and whose values are anything."""
-    kind = draw(st.sampled_from([*MODELS, "Job", "x", None]))
+    kind = draw(st.sampled_from([*MODELS, "DataTap", "x", None]))
     keys = st.sampled_from(
         [
             *("name", "cores", "memory", "disk", "quota", "members", "app", "tenant", "roles"),
             *("services", "version", "revision", "label", "summary", "image", "parent", "user"),
+            *("cluster", "template", "submit", "file", "args", "conf", "env", "timeout", "class"),
             *("role", "min", "max", "endpoints", "port", "probe", "count", "flavor"),
         ]
     )

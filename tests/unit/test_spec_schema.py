@@ -63,7 +63,7 @@ def test_the_examples_of_the_reference_are_right(tmp_path: Path) -> None:
         block for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL) if "kind:" in block
     ]
     catalog = load_catalog(ROOT / "images")
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     for block in blocks:
         assert mistakes_in(tmp_path, block, catalog=catalog, known_flavors={}) == []
 
@@ -111,6 +111,11 @@ def test_the_schema_takes_what_the_models_take(
         "{kind: Template, name: a, app: spark, roles: {Master: {}}}",
         "{kind: Template, name: a, app: spark, roles: {master: {services: [a, a]}}}",
         "{kind: Template, name: a, app: spark, datataps: []}",
+        "{kind: Job, name: a, cluster: {}, submit: {file: a.py}}",
+        "{kind: Job, name: a, cluster: {name: b, template: c}, submit: {file: a.py}}",
+        "{kind: Job, name: a, cluster: {name: b}, submit: {file: a.py, main_class: A}}",
+        "{kind: Job, name: a, cluster: {name: b}, submit: {file: a.py, args: [1]}}",
+        "{kind: Job, name: a, cluster: {name: b}, submit: {file: a.py}, timeout: 90}",
     ],
 )
 def test_the_schema_refuses_what_the_models_refuse(

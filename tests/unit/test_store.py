@@ -14,7 +14,15 @@ from servers import PostgreSQL
 from sqlalchemy import create_engine, inspect, text
 
 from epic_runner.errors import EpicError, InputError, NotFound, StoreUnavailable
-from epic_runner.store import OperationRecord, Store, TenantRecord, database, schema
+from epic_runner.store import (
+    ActionRecord,
+    NodeOutcome,
+    OperationRecord,
+    Store,
+    TenantRecord,
+    database,
+    schema,
+)
 from epic_runner.store.store import Transaction
 
 MIGRATIONS = Path(schema.__file__).parent / "migrations" / "versions"
@@ -348,3 +356,18 @@ def test_the_default_user_is_the_first_administrator() -> None:
     assert tenant().default_user() == "ada"
     assert TenantRecord("work", {"members": []}, {}).default_user() is None
     assert record(spec(), "master-1").staying()[0].container == "epic.work.lab.master-1"
+
+
+def test_of_an_action_what_is_cancelled_stays_so_whatever_its_driver_sees(store: Store) -> None:
+    with store.transaction() as transaction:
+        transaction.add_action(
+            ActionRecord("x-1", "analytics", "lab", "ada", "a", "0" * 64, b"1", {}, {})
+        )
+        transaction.set_action("x-1", {"w-1": NodeOutcome("cancelled", None)})
+        transaction.set_action(
+            "x-1", {"w-1": NodeOutcome("failed", 143), "w-2": NodeOutcome("done", 0)}
+        )
+        found = transaction.action("x-1").nodes
+    assert {name: outcome.state for name, outcome in found.items()} == {
+        "w-1": "cancelled", "w-2": "done",
+    }  # fmt: skip

@@ -14,9 +14,10 @@ import os
 import pwd
 import re
 import signal
-import subprocess
 import sys
 import time
+
+from supervisor import begin
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,8 +34,6 @@ LIMIT = 1 << 30  # bytes of output that are kept of each stream, if nothing else
 SHORT = 1 << 14  # bytes that `start --follow` passes on, if nothing else is said
 SCRIPT = "EPIC_SCRIPT"  # in the environment of `start --script`: the script's content in base64
 MARK = "EPIC_JOB"  # in the environment of all that a job starts
-
-SUPERVISOR = "/usr/local/lib/epic/job-supervisor"
 
 
 def fail(message: str, code: int = 2) -> int:
@@ -144,29 +143,20 @@ def start(
     if script:
         owner = (0, 0) if sudo else (user.pw_uid, user.pw_gid)
         command = [*write_script(f"{job}/{script}", owner), *command]
-    prefix = []
-    if os.geteuid() == 0 and not sudo:
-        prefix = ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--init-groups"]
     if timeout:
         # It becomes the head of the job's group, and ends the whole of it.
-        prefix += ["timeout", f"--kill-after={GRACE}", timeout]
+        command = ["timeout", f"--kill-after={GRACE}", timeout, *command]
     env = environment(user, [f"{MARK}={os.path.basename(job)}", *extra])
     if sudo:
         env.update(HOME="/root", USER="root", LOGNAME="root", SUDO_USER=name)
     os.umask(0o022 if sudo else 0o002)
-    supervisor = subprocess.Popen(
-        ["/bin/sh", SUPERVISOR, job, str(limit), *prefix, *command],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        cwd=env["HOME"] if os.path.isdir(env["HOME"]) else "/",
-        env=env,
-        start_new_session=True,
-    )
-    record["supervisor"] = [supervisor.pid, started(supervisor.pid)]
+    supervisor = begin(job, limit, "root" if sudo else name, command, env)
+    record["supervisor"] = [supervisor, started(supervisor)]
     write_command(job, record)
-    while read_int(f"{job}/pid") is None and supervisor.poll() is None:
+    while read_int(f"{job}/pid") is None and not os.waitpid(supervisor, os.WNOHANG)[0]:
         time.sleep(0.002)
+    if read_int(f"{job}/pid") is None:
+        return fail("it could not be begun: is its node out of processes, or its disk full?", 1)
     return 0
 
 
