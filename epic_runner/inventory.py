@@ -37,6 +37,7 @@ def cluster_inventory(
     *,
     secrets: str,
     gateway: Gateway | None = None,
+    opens: bool = True,
     also: Iterable[str] = (),
     ways_out: WaysOut | None = None,
     ssh: Mapping[str, str] | None = None,
@@ -50,6 +51,7 @@ def cluster_inventory(
         hosts: All Docker hosts by name.
         secrets: The reference to the cluster's secrets; what they are never goes in.
         gateway: The gateway that the cluster is to be reached by; None where the site has none.
+        opens: Whether the way through it is opened or closed; else it stays as it is.
         also: More hosts that the play acts on.
         ways_out: What the site says of ways out of tenants' networks; None where no nodes are made.
         ssh: What nodes are to know for SSH through it (`gateway.ssh_keys.node_trust`); None for
@@ -69,7 +71,7 @@ def cluster_inventory(
                     "hosts": {name: dict(hosts[name].variables) for name in used_hosts}
                 },
                 "network_managers": {"hosts": managers(hosts) if tenant.subnet else {}},
-                **gateway_group(gateway, hosts),
+                **gateway_group(gateway if opens else None, hosts),
                 group: {
                     "children": {
                         f"{group}_{group_name(role.name)}": {

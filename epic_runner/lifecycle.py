@@ -40,6 +40,8 @@ MOST_ATTEMPTS = 4
 
 # The playbooks that fill no node.
 _WITHOUT_SECRETS = frozenset({"stop", "shrink", "destroy"})
+# Playbooks after which nobody uses a cluster; all others have the way through the gateway open.
+_CLOSING = frozenset({"stop", "destroy"})
 
 
 @dataclass(frozen=True)
@@ -107,18 +109,23 @@ def launch(
             cluster = ClusterRecord(key, spec, owner, "running", ())
         wanted = grown(cluster, spec)
         transaction.set_cluster(cluster.id, wanted="running", spec=wanted)
+        transaction.declare(cluster, wanted.actions)
         new = _reserve(context, transaction, replace(cluster, spec=wanted))
         return _prepared(transaction, spec.tenant, spec.name, new)
 
     # A Vault that is sealed, say, is told before anything is reserved.
     find_token(spec.tenant, spec.name)
+    if spec.actions:
+        from epic_runner.actions.declared import admitted
+
+        spec = admitted(context, spec, tenant_document, user)
     labels = connections.image_labels(context.hosts) if spec.connections else {}
     arguments = {role.name: role.count for role in spec.roles}
     with operate(
         context.store, tenant=spec.tenant, cluster=spec.name, verb="launch", arguments=arguments,
         user=user or "", prepare=prepare, listener=context.listener,
     ) as running:  # fmt: skip
-        return _play(context, running, "launch")
+        return _completed(context, running, _play(context, running, "launch"))
 
 
 def start(context: Context, name: str, tenant: str | None = None) -> ClusterRecord:
@@ -165,7 +172,7 @@ def repair(context: Context, name: str, tenant: str | None = None) -> ClusterRec
         cluster = _play(context, running, *verbs)
         _forget_left(running)
         _forget_lost(context, running)
-        return cluster
+        return _completed(context, running, cluster)
 
 
 def _converge(
@@ -192,7 +199,7 @@ def _converge(
         context.store, tenant=found.tenant, cluster=found.name, verb=verb, arguments={},
         user="", prepare=prepare, listener=context.listener,
     ) as running:  # fmt: skip
-        return _play(context, running, verb)
+        return _completed(context, running, _play(context, running, verb))
 
 
 def resize(
@@ -236,7 +243,7 @@ def resize(
         if by < 0:
             _forget_left(running)
             return running.prepared.cluster
-        return record
+        return _completed(context, running, record)
 
 
 def move(
@@ -272,6 +279,7 @@ def move(
             record = running.prepared.cluster
         else:
             record = _play(context, running, "repair" if lost else "expand")
+            record = _completed(context, running, record)
         if not lost:
             _play(context, running, "shrink")
             _forget_left(running)
@@ -493,13 +501,20 @@ def _reserve(
     return new
 
 
-def _play(context: Context, running: Running[_Prepared], *verbs: str) -> ClusterRecord:
+def _play(
+    context: Context,
+    running: Running[_Prepared],
+    *verbs: str,
+    cluster: ClusterRecord | None = None,
+) -> ClusterRecord:
     """Run playbooks, one after the other; return the cluster as it is then.
+
+    The cluster is the prepared one, unless an earlier playbook of the operation has changed it.
 
     A node that cannot start because a program has one of its ports gets another one, new nodes on
     a host that cannot be reached get another host, and the playbook is run again.
     """
-    cluster = running.prepared.cluster
+    cluster = cluster or running.prepared.cluster
     gateway, ssh = gateway_site.load(), None
     if not _WITHOUT_SECRETS.issuperset(verbs):
         # Before anything is made: a Vault that is sealed is told at once, by its own error.
@@ -517,6 +532,7 @@ def _play(context: Context, running: Running[_Prepared], *verbs: str) -> Cluster
             context.hosts,
             secrets=cluster_secrets(cluster.tenant, cluster.name),
             gateway=gateway,
+            opens=waiting[0] in _CLOSING or not _awaited(context, cluster),
             ssh=ssh,
             also=running.prepared.also,
             ways_out=ways_out,
@@ -552,6 +568,31 @@ def _play(context: Context, running: Running[_Prepared], *verbs: str) -> Cluster
         else:
             del waiting[0]
     return cluster
+
+
+def _completed(
+    context: Context, running: Running[_Prepared], cluster: ClusterRecord
+) -> ClusterRecord:
+    """Run what the template declares on nodes that lack it; return the cluster, of use by then."""
+    if cluster.spec.actions and cluster.wanted == "running":
+        # Who declares nothing pays nothing for it.
+        from epic_runner.actions.declared import complete
+
+        was_shut = _awaited(context, cluster)
+        complete(replace(context, listener=running.listener), cluster, running.prepared.tenant)
+        if was_shut and gateway_site.load() is not None:
+            return _play(context, running, "open", cluster=cluster)
+    return cluster
+
+
+def _awaited(context: Context, cluster: ClusterRecord) -> tuple[str, ...]:
+    """Return the names of the declared actions before whose end nobody uses a cluster."""
+    if not cluster.spec.actions:
+        return ()
+    from epic_runner.actions.due import awaited
+
+    with context.store.read() as transaction:
+        return awaited(cluster, transaction.declared_history(cluster))
 
 
 def _connected(context: Context, cluster: ClusterRecord) -> tuple[ClusterRecord, ...]:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from epic_runner import connections, docker_api, quota
+from epic_runner.actions.due import container_ids, coverages
 from epic_runner.cluster import ClusterSpec, Node
 from epic_runner.errors import NotFound
 from epic_runner.everywhere import ask_any
@@ -21,7 +22,8 @@ from epic_runner.store import ClusterRecord, Store, TenantRecord
 class Plan:
     """The nodes with what happens to each (create, start, keep), and the quota before and after.
 
-    `quota` has for each kind: in use now, in use after, limit; as text.
+    `quota` has for each kind: in use now, in use after, limit; as text. `actions` are those that
+    the template declares, each with the nodes on which it would be run.
     """
 
     tenant: str
@@ -30,6 +32,7 @@ class Plan:
     nodes: tuple[dict[str, str], ...]
     quota: dict[str, tuple[str, str, str]]
     missing_images: tuple[str, ...]
+    actions: tuple[dict[str, Any], ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return the plan as JSON-ready data."""
@@ -59,6 +62,7 @@ def make_plan(
             cluster = transaction.find_cluster(spec.name, spec.tenant)
         except NotFound:
             cluster = ClusterRecord(0, spec, "", "running", ())
+        history = transaction.declared_history(replace(cluster, spec=spec))
     connections.check(spec, clusters, connections.image_labels(hosts) if spec.connections else {})
     cluster = replace(cluster, spec=grown(cluster, spec))
     new = new_nodes(cluster, clusters, tenant, hosts)
@@ -66,8 +70,8 @@ def make_plan(
     before = quota.usage_of(of_tenant)
     others = [other for other in of_tenant if other.id != cluster.id]
     after = quota.usage_of([*others, replace(cluster, nodes=(*cluster.nodes, *new))])
-    states = _states(hosts, spec)
-    nodes = [_planned(cluster, node, states.get(node.container)) for node in cluster.staying()]
+    live = _live(hosts, spec)
+    nodes = [_planned(cluster, node, live.get(node.container)) for node in cluster.staying()]
     nodes += [_planned(cluster, node, None) for node in new]
     return Plan(
         tenant=spec.tenant,
@@ -83,11 +87,28 @@ def make_plan(
             for name in ("clusters", "nodes", "cores", "memory", "disk")
         },
         missing_images=_missing_images(hosts, cluster, [*cluster.nodes, *new]),
+        actions=tuple(
+            {
+                "name": coverage.action.name,
+                "sha256": coverage.action.digest,
+                "sudo": coverage.action.sudo,
+                "replay": coverage.action.replay,
+                "nodes": list(coverage.due),
+            }
+            for coverage in coverages(
+                replace(cluster, nodes=(*cluster.nodes, *new)),
+                container_ids(cluster, live),
+                history,
+            )
+        ),
     )
 
 
-def _planned(cluster: ClusterRecord, node: Node, state: str | None) -> dict[str, str]:
+def _planned(
+    cluster: ClusterRecord, node: Node, container: Mapping[str, Any] | None
+) -> dict[str, str]:
     role = cluster.spec.role(node.role)
+    state = container["State"] if container else None
     action, reason = {
         "running": ("keep", ""),
         None: ("create", "" if node not in cluster.nodes else "its container is missing"),
@@ -102,11 +123,11 @@ def _planned(cluster: ClusterRecord, node: Node, state: str | None) -> dict[str,
     }
 
 
-def _states(hosts: Mapping[str, Host], spec: ClusterSpec) -> dict[str, str]:
+def _live(hosts: Mapping[str, Host], spec: ClusterSpec) -> dict[str, dict[str, Any]]:
     labels = {"epic.tenant": spec.tenant, "epic.cluster": spec.name}
     found = ask_any(hosts.values(), lambda host: docker_api.containers(host, labels))
     return {
-        container["Names"][0].lstrip("/"): container["State"]
+        container["Names"][0].lstrip("/"): container
         for containers in found.values()
         for container in containers
     }

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from epic_runner import docker_api, docker_exec
+from epic_runner.actions.due import Coverage, awaited, container_ids, coverages
 from epic_runner.cluster import Endpoint, Node
 from epic_runner.deadline import within
 from epic_runner.errors import DockerUnavailable, EpicError, SecretsUnavailable
@@ -27,7 +28,7 @@ from epic_runner.operations import is_alive
 from epic_runner.output import bytes_text
 from epic_runner.secrets import find_token
 from epic_runner.spec.models import AppProbe
-from epic_runner.store import ClusterRecord, OperationRecord, Store
+from epic_runner.store import ClusterRecord, DeclaredHistory, OperationRecord, Store
 
 PROBE_SECONDS = 2.0
 # What a host has for asking a service inside a node, in all. With the look at containers before it,
@@ -70,12 +71,30 @@ class EndpointStatus:
 
 
 @dataclass(frozen=True)
+class ActionStatus:
+    """A declared action, and what has become of it on the nodes that it is for.
+
+    `nodes` holds by short name its `state`, the id of the `action` that it was, when it `ended_at`
+    and a `reason`. Beside the states of actions there are `due`, where it has yet to be run, and
+    `passed over`, where a node came later and it is not replayed.
+    """
+
+    name: str
+    sha256: str
+    user: str
+    replay: bool
+    nodes: Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
 class ClusterStatus:
     """A whole cluster: green is as wanted, yellow works in part, red does not work.
 
     `strays` are containers that carry the cluster's labels but are not its nodes. `way` is what
     opens a way to its addresses, where there is none. `connections` are the clusters that it may
-    run on as well, `troubles` what keeps it from them.
+    run on as well, `troubles` what keeps it from them. `use` says how old it is, whether it is used
+    and when it ends (`standing.Standing.as_dict`). `actions` are those that its template declares,
+    `awaits` names those before whose end nobody uses it; its addresses are told behind them.
     """
 
     name: str
@@ -92,6 +111,9 @@ class ClusterStatus:
     way: str = ""
     connections: tuple[str, ...] = ()
     troubles: tuple[str, ...] = ()
+    use: Mapping[str, Any] | None = None
+    actions: tuple[ActionStatus, ...] = ()
+    awaits: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return the status as JSON-ready data."""
@@ -176,6 +198,44 @@ def health(nodes: Iterable[NodeStatus], wanted: str, strays: Iterable[str]) -> t
         return "yellow", f"not its nodes: {strange}"
     warned = [f"{node.name} {node.warning}" for node in nodes if node.warning]
     return ("yellow", "; ".join(warned)) if warned else ("green", "")
+
+
+def with_actions(node: NodeStatus, declared: Iterable[Coverage], *, busy: bool) -> NodeStatus:
+    """Return a node that is ready as it is with its declared actions.
+
+    One that has yet to get an action is of no use yet; where the template goes on after a failure,
+    it is told beside.
+    """
+    for coverage in declared if node.state == "ready" else ():
+        trouble = coverage.trouble(node.name)
+        if trouble and (busy or coverage.holds_up):
+            return replace(node, state="configuring" if busy else "error", reason=trouble)
+        if trouble:
+            warning = "; ".join(part for part in (node.warning, trouble) if part)
+            node = replace(node, warning=warning)
+    return node
+
+
+def action_status(coverage: Coverage) -> ActionStatus:
+    """Return a declared action as `status` tells of it."""
+
+    def on(node: str) -> dict[str, Any]:
+        last = coverage.had.get(node)
+        if last is None:
+            return {"state": "due" if node in coverage.due else "passed over"}
+        outcome = last.outcome
+        return {
+            "state": outcome.state,
+            "rc": outcome.rc,
+            "action": last.action,
+            "ended_at": outcome.ended_at,
+            "reason": outcome.reason,
+        }
+
+    action = coverage.action
+    return ActionStatus(
+        action.name, action.digest, action.user, action.replay, {n: on(n) for n in coverage.nodes}
+    )
 
 
 def disk_warnings(
@@ -453,6 +513,7 @@ def cluster_status(
     *,
     with_token: bool = False,
     troubles: Iterable[str] = (),
+    history: DeclaredHistory | None = None,
 ) -> ClusterStatus:
     """Look at a cluster: its containers on all hosts, then its services.
 
@@ -463,6 +524,7 @@ def cluster_status(
         operation: Its last operation.
         with_token: Whether addresses carry the cluster's token.
         troubles: What keeps it from the clusters that it is connected to.
+        history: What was run of its declared actions; they are not looked at if None.
     """
     labels = {"epic.tenant": cluster.tenant, "epic.cluster": cluster.name}
     used = sorted({node.host for node in cluster.nodes})
@@ -512,6 +574,12 @@ def cluster_status(
     )
     warnings = disk_warnings(cluster, hosts, live)
     nodes = tuple(replace(node, warning=warnings.get(node.name, "")) for node in nodes)
+    declared: tuple[Coverage, ...] = ()
+    awaits: tuple[str, ...] = ()
+    if history is not None:
+        awaits = awaited(cluster, history)
+        declared = coverages(cluster, container_ids(cluster, live), history)
+        nodes = tuple(with_actions(node, declared, busy=busy) for node in nodes)
     strays = tuple(sorted(live.keys() - {node.container for node in cluster.nodes}))
     colour, reason = health(nodes, cluster.wanted, strays)
     troubles = list(troubles) if cluster.wanted == "running" else []
@@ -519,6 +587,7 @@ def cluster_status(
         colour = "yellow" if colour == "green" else colour
         reason = "; ".join([*([reason] if reason else []), *troubles])
     addresses = endpoints(cluster, with_token=with_token, gateway=gateway, published=published)
+    addresses = () if awaits else addresses
     return ClusterStatus(
         name=cluster.name,
         tenant=cluster.tenant,
@@ -534,6 +603,8 @@ def cluster_status(
         way=way_to(cluster, addresses, site_gateway()),
         connections=cluster.spec.connections,
         troubles=tuple(troubles),
+        actions=tuple(map(action_status, declared)),
+        awaits=awaits,
     )
 
 

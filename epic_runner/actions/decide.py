@@ -13,12 +13,16 @@ Item = TypeVar("Item")
 
 # What `timeout` ends with, when what it sent first was enough and when it was not.
 _TIMED_OUT = (124, 137)
-# What a shell, or setsid, ends with when a command is not there or is none.
-_NO_COMMAND = {
+# What a node's epic-job ends with when output did not fit on the disk, which sysexits.h has for the
+# like, and, as shells, when a command is not there or is none.
+_TELLING = {
+    74: "reading or writing failed: is the disk of its node full?",
     126: "its interpreter cannot be run",
     127: "a command or its interpreter is not there",
 }
 _SIGNALLED = 128
+# In place of an exit code, where a node's engine did not run the command at all.
+NO_ENGINE = 255
 
 
 def batches(items: Sequence[Item], serial: int) -> list[list[Item]]:
@@ -49,8 +53,25 @@ def outcome(
         return NodeOutcome("cancelled", rc, "", now)
     if timeout_seconds and rc in _TIMED_OUT and seconds >= timeout_seconds:
         return NodeOutcome("timed out", rc, f"it took longer than {timeout_seconds} s", now)
-    reason = _NO_COMMAND.get(rc, f"signal {rc - _SIGNALLED}" if rc > _SIGNALLED else "")
+    reason = _TELLING.get(rc, f"signal {rc - _SIGNALLED}" if rc > _SIGNALLED else "")
     return NodeOutcome("failed", rc, reason, now)
+
+
+def not_started(rc: int, stderr: bytes, *, now: float) -> NodeOutcome:
+    """Return what a node has made of an action whose start did not come to its end there.
+
+    Args:
+        rc: The exit code of the start; `NO_ENGINE` where there was none.
+        stderr: What it said.
+        now: Seconds since the epoch.
+    """
+    if _SIGNALLED < rc < NO_ENGINE:
+        # With its node, say: the script may have begun, and done something.
+        reason = "it left no result: its node was stopped while it began"
+        return NodeOutcome("unknown", None, reason, now)
+    lines = stderr.decode("utf-8", "replace").strip().splitlines()
+    reason = f"it could not be started: {lines[-1] if lines else rc}"
+    return NodeOutcome("failed", None, reason, now)
 
 
 def cut(counts: tuple[int, int], limit_bytes: int) -> tuple[str, ...]:
@@ -60,14 +81,15 @@ def cut(counts: tuple[int, int], limit_bytes: int) -> tuple[str, ...]:
 
 
 def shown(
-    told: Mapping[str, Any] | None, *, timeout_seconds: int, now: float
+    told: Mapping[str, Any] | None, *, timeout_seconds: int, now: float, cancelled: bool = False
 ) -> NodeOutcome | None:
-    """Return what a node that was asked later tells of an action; None while it goes on.
+    """Return what a node that was asked later tells of an action or job; None while it goes on.
 
     Args:
         told: What `epic-job show` printed; None where the node knows nothing of it.
         timeout_seconds: The action's limit; 0 for none.
         now: Seconds since the epoch.
+        cancelled: Whether people ended it.
     """
     if told is None:
         return NodeOutcome("unknown", None, "its node knows nothing of it: it was made anew", now)
@@ -78,7 +100,7 @@ def shown(
         Ended(told["state"], told["rc"]),
         seconds=ended_at - float(told["created"]),
         timeout_seconds=timeout_seconds,
-        cancelled=False,
+        cancelled=cancelled,
         now=ended_at,
     )
     return replace(found, cut=tuple(told["cut"]))

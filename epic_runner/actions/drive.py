@@ -1,4 +1,4 @@
-"""Running an action: started by a play, followed node by node, recorded as nodes end.
+"""Running an action: started on all nodes, followed node by node, recorded as nodes end.
 
 A node runs its part alone once it has begun, and keeps what was printed and how it ended. So who
 drives an action may die: `settle` asks the nodes later.
@@ -11,34 +11,38 @@ import contextlib
 import platform
 import queue
 import shutil
+import threading
 import time
-import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
 from epic_runner import docker_exec, following, ssh
-from epic_runner.actions import decide
-from epic_runner.actions.request import OUTPUT_BYTES, STOP, ActionRequest, check, chosen, refusal
-from epic_runner.cluster import Node
-from epic_runner.errors import DockerUnavailable, EpicError, InputError, OperationFailed
+from epic_runner.actions import decide, starting
+from epic_runner.actions.request import OUTPUT_BYTES, ActionRequest, check, chosen, refusal
+from epic_runner.cluster import STOP, Node
+from epic_runner.errors import (
+    ClusterBusy,
+    DockerUnavailable,
+    EpicError,
+    InputError,
+)
 from epic_runner.everywhere import ask_all
 from epic_runner.following import Follower, Seen
 from epic_runner.hosts import Host
-from epic_runner.inventory import cluster_inventory
-from epic_runner.jobs import literal, refuse_stopped
+from epic_runner.jobs import refuse_stopped
 from epic_runner.lifecycle import Context
-from epic_runner.operations import operation_directory, settled
+from epic_runner.operations import new_id, operation_directory, settled
 from epic_runner.processes import controller, started
-from epic_runner.runner import run_playbook
-from epic_runner.secrets import cluster_secrets
-from epic_runner.store import ActionRecord, ClusterRecord, NodeOutcome, Store, TenantRecord
+from epic_runner.store import ActionRecord, ClusterRecord, NodeOutcome, Store
 from epic_runner.store.store import Transaction
 
 # How many nodes are asked at once.
 AT_ONCE = 32
 NOT_REACHED = "not reached"
+# For how long the start on a node passes on what is printed: what ends by then is not followed.
+FOLLOW_MILLISECONDS = 400
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,7 @@ def begin(
     acting = user or owner.default_user() or ""
     on = chosen(cluster, roles, nodes)
     reason = refusal(owner, acting, sudo=request.sudo)
-    record = _record(cluster, request, acting, on, reason)
+    record = new_record(cluster, request, acting, on, reason)
     with context.store.transaction() as transaction:
         transaction.add_action(record)
     if reason:
@@ -103,13 +107,18 @@ def begin(
     return record
 
 
-def _record(
-    cluster: ClusterRecord, request: ActionRequest, user: str, on: Iterable[Node], refused: str
+def new_record(
+    cluster: ClusterRecord,
+    request: ActionRequest,
+    user: str,
+    on: Iterable[Node],
+    refused: str = "",
 ) -> ActionRecord:
+    """Return the record of an action that begins now, driven by this process, or is refused."""
     now = time.time()
     pid, since = controller().split(":")[-2:]
     return ActionRecord(
-        id=time.strftime("%Y%m%d-%H%M%S-", time.gmtime(now)) + uuid.uuid4().hex[:8],
+        id=new_id(now),
         tenant=cluster.tenant,
         cluster=cluster.name,
         user=user,
@@ -135,11 +144,26 @@ def drive(context: Context, action: ActionRecord, audience: Audience = NOBODY) -
         KeyboardInterrupt: People ended it; so have its processes on all nodes by then.
     """
     driver = _Driver(context, action, audience)
-    try:
-        return driver.run()
-    except KeyboardInterrupt:
-        driver.cancel()
-        raise
+    return driver.to_its_end(driver.run)
+
+
+def rejoin(context: Context, action: ActionRecord, audience: Audience = NOBODY) -> ActionRecord:
+    """Follow an action whose driver is gone to its end on all nodes; return how it ended.
+
+    Raises:
+        ClusterBusy: Another process drives it.
+        KeyboardInterrupt: People ended it; so have its processes on all nodes by then.
+    """
+    if is_driven(action):
+        raise ClusterBusy(
+            f"The action {action.id} runs on {action.cluster} (process {action.pid}).",
+            f"Wait until it ends, or epic-run action cancel {action.id}.",
+        )
+    found = settle(context, action)
+    if found.state != "running":
+        return found
+    driver = _Driver(context, adopt(context, found), audience)
+    return driver.to_its_end(driver.follow_on)
 
 
 class _Driver:
@@ -156,17 +180,35 @@ class _Driver:
         self._nodes = {node.short_name: node for node in self._cluster.staying()}
         self._over: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._followers: dict[str, Follower] = {}
-        self._nearby: dict[str, Host] = {}
+        self._guards: dict[str, threading.Lock] = {}
         self._began: dict[str, float] = {}
         self._seen: dict[str, Seen] = {}
         self._outcomes = dict(action.nodes)
         self._is_cancelled = False
 
+    def to_its_end(self, way: Callable[[], ActionRecord]) -> ActionRecord:
+        """Go a way to the action's end; end it on all nodes if people end that."""
+        try:
+            return way()
+        except KeyboardInterrupt:
+            self.cancel()
+            raise
+
+    def follow_on(self) -> ActionRecord:
+        """Follow the nodes on which it runs already; return the action as it ended."""
+        for name, outcome in self._outcomes.items():
+            if outcome.state == "running":
+                self._began[name] = self._action.started_at
+                self._seen[name] = Seen(self._writer(name))
+                self._follow(self._nodes[name], self._seen[name])
+        self._collect()
+        return self._finish()
+
     def run(self) -> ActionRecord:
         """Reach the nodes in their batches; return the action as it ended."""
         waiting = decide.batches(list(self._action.nodes), self._request.serial)
-        for number, batch in enumerate(waiting):
-            self._run_batch(number, batch)
+        for batch in waiting:
+            self._run_batch(batch)
             bad = decide.failed_nodes(self._outcomes)
             if bad and self._request.on_failure == STOP:
                 reason = f"{NOT_REACHED}: it failed on {decide.first_words(bad)}"
@@ -188,83 +230,75 @@ class _Driver:
 
     # -- a batch ---------------------------------------------------------------------------
 
-    def _run_batch(self, number: int, batch: list[str]) -> None:
+    def _run_batch(self, batch: list[str]) -> None:
         here = [self._nodes[name] for name in batch if name in self._nodes]
         for name in batch:
             if name not in self._nodes:
-                self._end(
-                    name, NodeOutcome("unknown", None, "it has left the cluster", time.time())
-                )
+                gone = NodeOutcome("unknown", None, "it has left the cluster", time.time())
+                self._end({name: gone})
         if not here:
             return
         now = time.time()
         self._set({node.short_name: NodeOutcome("running") for node in here})
         self._began |= {node.short_name: now for node in here}
-        directory = operation_directory(self._action.id) / f"batch-{number}"
-        hosts = sorted({node.host for node in here})
-        problem, silent = "", dict[str, str]()
-        try:
-            heard = run_playbook(
-                "action",
-                action_inventory(self._context, self._cluster, self._tenant, self._action, here),
-                directory,
-                operation=self._action.id,
-                listener=lambda _step: None,
-                limit=hosts,
-                silent_ok=True,
-                outcomes=self._started,
-            )
-            silent = heard.silent
-        except OperationFailed as failure:
-            problem = failure.message
-        for node in here:
-            name = node.short_name
-            if name not in self._followers and self._outcomes[name].state == "running":
-                reason = (
-                    f"host {node.host}: {silent[node.host]}" if node.host in silent else problem
-                )
-                state = "unknown" if node.host in silent else "failed"
-                self._end(name, NodeOutcome(state, None, reason or "it did not start", time.time()))
+        silent = starting.start(self._context.hosts, here, self._wanted(), self._started)
+        now = time.time()
+        self._end({n: NodeOutcome("unknown", None, why, now) for n, why in silent.items()})
         self._collect()
 
-    def _started(self, outcomes: Mapping[str, Mapping[str, Any]]) -> None:
-        """Take what the nodes of a host printed at once, and follow those that go on."""
-        for name, told in outcomes.items():
-            stdout, stderr = (base64.b64decode(told[key]) for key in ("stdout", "stderr"))
-            if told["rc"]:
-                text = stderr.decode("utf-8", "replace").strip().splitlines()
-                reason = f"it could not be started: {text[-1] if text else told['rc']}"
-                self._end(name, NodeOutcome("failed", None, reason, time.time()))
+    def _wanted(self) -> dict[str, Any]:
+        """Return the action as the filter takes it that makes commands for nodes of it."""
+        request, user = self._request, self._action.user
+        return {
+            "id": self._action.id,
+            "user": user,
+            "uid": self._tenant.uids[user],
+            "name": request.file_name,
+            "script": base64.b64encode(request.script).decode("ascii"),
+            "arguments": request.arguments,
+            "environment": environment(self._cluster, request),
+            "sudo": request.sudo,
+            "timeout_seconds": request.timeout_seconds,
+            "limit_bytes": 0,
+            "follow_milliseconds": FOLLOW_MILLISECONDS,
+        }
+
+    def _started(self, starts: Mapping[str, starting.Start]) -> None:
+        """Take what nodes printed at once, and follow those that go on."""
+        ends = {}
+        for name, told in starts.items():
+            if told.rc:
+                ends[name] = decide.not_started(told.rc, told.stderr, now=time.time())
                 continue
             seen = self._seen[name] = Seen(self._writer(name))
-            seen.take(stdout, is_error=False)
-            seen.take(stderr, is_error=True)
+            seen.take(told.stdout, is_error=False)
+            seen.take(told.stderr, is_error=True)
             ended = seen.ended()
             if ended and ended.state != "running":
-                self._end(name, self._outcome(name, ended))
-                continue
-            self._follow(self._nodes[name], seen)
+                ends[name] = self._outcome(name, ended)
+            else:
+                self._follow(self._nodes[name], seen)
+        self._end(ends)
 
     def _writer(self, name: str) -> docker_exec.Write:
         return lambda data, is_error: self._audience.piece(name, data, is_error)
 
     def _follow(self, node: Node, seen: Seen) -> None:
         name = node.short_name
-        try:
-            host = self._engine(node.host)
-        except EpicError as problem:
-            self._end(name, NodeOutcome("unknown", None, problem.message, time.time()))
-            return
         follower = Follower(
-            host, node.container, self._action.id, seen, lambda: self._over.put(name)
+            lambda: self._way(node.host),
+            node.container,
+            self._action.id,
+            seen,
+            lambda: self._over.put(name),
         )
         self._followers[name] = follower
         follower.start()
 
-    def _engine(self, host: str) -> Host:
-        if host not in self._nearby:
-            self._nearby[host] = ssh.nearby(self._context.hosts[host])
-        return self._nearby[host]
+    def _way(self, host: str) -> Host:
+        # One at a time for a host: who comes second finds the way that the first one has made.
+        with self._guards.setdefault(host, threading.Lock()):
+            return ssh.nearby(self._context.hosts[host])
 
     def _collect(self) -> None:
         """Wait for the nodes that are followed, and record each that ended."""
@@ -279,9 +313,7 @@ class _Driver:
                     ends[name] = self._outcome(name, self._followers.pop(name).result())
                 except DockerUnavailable as problem:
                     ends[name] = NodeOutcome("unknown", None, problem.message, time.time())
-            self._set(ends)
-            for name, ended in ends.items():
-                self._audience.ended(name, ended)
+            self._end(ends)
 
     def _outcome(self, name: str, ended: following.Ended) -> NodeOutcome:
         now = time.time()
@@ -296,9 +328,10 @@ class _Driver:
 
     # -- the record ------------------------------------------------------------------------
 
-    def _end(self, name: str, ended: NodeOutcome) -> None:
-        self._set({name: ended})
-        self._audience.ended(name, ended)
+    def _end(self, ends: Mapping[str, NodeOutcome]) -> None:
+        self._set(ends)
+        for name, ended in ends.items():
+            self._audience.ended(name, ended)
 
     def _settle_rest(self, reason: str) -> None:
         rest = [name for name, node in self._outcomes.items() if not node.is_over]
@@ -312,37 +345,6 @@ class _Driver:
     def _finish(self) -> ActionRecord:
         shutil.rmtree(operation_directory(self._action.id), ignore_errors=True)
         return _close(self._context.store, self._action.id)
-
-
-def action_inventory(
-    context: Context,
-    cluster: ClusterRecord,
-    tenant: TenantRecord,
-    action: ActionRecord,
-    on: Iterable[Node],
-) -> dict[str, Any]:
-    """Return the cluster's inventory with the variables of one action, for some of its nodes."""
-    request = ActionRequest.of(action.name, action.script, action.options)
-    inventory = cluster_inventory(
-        cluster, tenant, context.hosts, secrets=cluster_secrets(cluster.tenant, cluster.name)
-    )
-    inventory["all"]["vars"] |= literal(
-        {
-            "action_id": action.id,
-            "action_user": action.user,
-            "action_name": request.file_name,
-            "action_script": base64.b64encode(request.script).decode("ascii"),
-            "action_arguments": list(request.arguments),
-            "action_environment": environment(cluster, request),
-            "action_on": [node.short_name for node in on],
-        }
-    )
-    inventory["all"]["vars"] |= {
-        "action_sudo": request.sudo,
-        "action_timeout_seconds": request.timeout_seconds,
-        "action_wait": False,
-    }
-    return inventory
 
 
 def environment(cluster: ClusterRecord, request: ActionRequest) -> dict[str, str]:
@@ -485,22 +487,7 @@ def read_output(
         EpicError: The node does not run, or knows nothing of the action.
     """
     host = ssh.nearby(context.hosts[node.host])
-    told = following.show(host, node.container, action.id)
-    if told is None:
-        raise EpicError(f"{node.name} knows nothing of the action {action.id}.")
-    if follow or told["state"] != "running":
-        follower = Follower(host, node.container, action.id, Seen(write))
-        follower.start()
-        follower.result()
-        return
-    command = [
-        "sh",
-        "-c",
-        'cat "$1/stderr" >&2; exec cat "$1/stdout"',
-        "sh",
-        f"/data/jobs/{action.id}",
-    ]
-    docker_exec.stream(host, node.container, command, write)
+    following.read_output(host, node, action.id, write, follow=follow)
 
 
 def _ask_nodes(

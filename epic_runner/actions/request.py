@@ -9,18 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
-from epic_runner.cluster import Node
+from epic_runner.cluster import CONTINUE, Node
 from epic_runner.errors import InputError, NotFound
+from epic_runner.programs import VARIABLE
+from epic_runner.scripts import flaw
 from epic_runner.store import ClusterRecord, TenantRecord
 
-# What a script may have; more than that belongs into the tenant's storage.
-LARGEST_BYTES = 1 << 20
 # What is kept of each stream of a node if nothing else is said, as epic-job has it.
 OUTPUT_BYTES = 1 << 30
 
-CONTINUE, STOP = "continue", "stop"
-
-_VARIABLE = re.compile(r"[A-Za-z_]\w*")
 # What a file in the node may be called.
 _PLAIN_NAME = re.compile(r"[^A-Za-z0-9._-]+")
 
@@ -86,27 +83,11 @@ def check(request: ActionRequest) -> None:
         InputError: It is empty, too large, or its first line names no interpreter that can be; or a
             variable has an impossible name.
     """
-    if not request.script.strip():
-        raise InputError(f"{request.name} is empty.")
-    if len(request.script) > LARGEST_BYTES:
-        raise InputError(
-            f"{request.name} has {len(request.script)} bytes; a script may have {LARGEST_BYTES}.",
-            "Put what it carries into the tenant's storage, and have a short script use it there.",
-        )
-    first = request.script.partition(b"\n")[0]
-    if first.startswith(b"#!") and first.endswith(b"\r"):
-        raise InputError(
-            f"{request.name}:1: the line ends as on Windows, and no interpreter is called so.",
-            f"sed -i 's/\\r$//' {request.name}",
-        )
-    if first.startswith(b"#!") and not first[2:].strip().startswith(b"/"):
-        text = first.decode("utf-8", "replace")
-        raise InputError(
-            f"{request.name}:1: {text} is no path of an interpreter.",
-            "#!/usr/bin/env python3, say.",
-        )
+    message, hint = flaw(request.name, request.script)
+    if message:
+        raise InputError(message, hint)
     for variable in request.environment:
-        if not _VARIABLE.fullmatch(variable):
+        if not re.fullmatch(VARIABLE, variable):
             raise InputError(f'"{variable}" is no name of an environment variable.')
 
 

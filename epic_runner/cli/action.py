@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from epic_runner.cli.common import node_of, tenant_option
+from epic_runner.cli.common import (
+    COLOURS,
+    FIRST_ADMIN,
+    as_option,
+    env_option,
+    node_of,
+    seconds_of,
+    tenant_option,
+    timeout_option,
+    when,
+)
 from epic_runner.cli.words import WithArguments, pairs
 from epic_runner.cluster import Node
 from epic_runner.docker_exec import Write
 from epic_runner.errors import EpicError, InputError, OperationFailed
 from epic_runner.lifecycle import Context
 from epic_runner.operations import operation_directory
-from epic_runner.output import emit, output_option, table
+from epic_runner.output import emit, output_option, shortened, table
+from epic_runner.processes import CANCELLED, detached
 from epic_runner.resources import private_directory
 from epic_runner.site import site_hosts
 from epic_runner.store import ActionRecord, NodeOutcome, Store
@@ -28,10 +38,7 @@ from epic_runner.store import ActionRecord, NodeOutcome, Store
 if TYPE_CHECKING:
     from epic_runner.actions.request import ActionRequest
 
-# The exit code of a command that was cancelled, as a shell gives it after Ctrl-C.
-CANCELLED = 130
 ADOPTION_SECONDS = 30.0
-COLOURS = {"done": "green", "running": "cyan", "waiting": "cyan", "cancelled": "yellow"}
 
 
 @click.group()
@@ -56,13 +63,8 @@ def action() -> None:
 )
 @click.option("--node", "nodes", multiple=True, help="Only this node. May be repeated.")
 @click.option("--sudo", is_flag=True, help="Run as root, if the member may.")
-@click.option(
-    "--env", "-e", "environment", multiple=True, metavar="NAME=VALUE",
-    help="A variable of the script's environment. May be repeated.",
-)  # fmt: skip
-@click.option(
-    "--timeout", metavar="DURATION", help="End it on a node after this long, such as 90s or 2h."
-)
+@env_option("script")
+@timeout_option("End it on a node after this long, such as 90s or 2h.")
 @click.option(
     "--serial", type=click.IntRange(min=1), help="On so many nodes at once; all if absent."
 )
@@ -71,10 +73,7 @@ def action() -> None:
     help="With --serial: whether further nodes are reached when it failed on one.",
 )  # fmt: skip
 @click.option("--background", "-b", is_flag=True, help="Return the action's id at once.")
-@click.option(
-    "--as", "user", metavar="USER", envvar="EPIC_USER",
-    help="The member who runs it; the tenant's first administrator by default.",
-)  # fmt: skip
+@as_option(f"The member who runs it; {FIRST_ADMIN}")
 @tenant_option
 @output_option
 def run(
@@ -139,7 +138,6 @@ def _request(
     on_failure: str,
 ) -> ActionRequest:
     from epic_runner.actions.request import ActionRequest
-    from epic_runner.spec.quantities import parse_duration
 
     if (script is None) == (command is None):
         raise click.UsageError("Either a script or --command is wanted.")
@@ -149,13 +147,8 @@ def _request(
         name, content = "stdin", sys.stdin.buffer.read()
     else:
         name, content = Path(str(script)).name, _read(str(script))
-    try:
-        seconds = parse_duration(timeout) if timeout else 0
-    except ValueError as problem:
-        raise InputError(f"--timeout {timeout}: {problem}.") from problem
-    return ActionRequest(
-        name, content, arguments, pairs("--env", environment), sudo, seconds, serial, on_failure
-    )
+    variables, seconds = pairs("--env", environment), seconds_of(timeout)
+    return ActionRequest(name, content, arguments, variables, sudo, seconds, serial, on_failure)
 
 
 def _read(path: str) -> bytes:
@@ -215,12 +208,7 @@ def _hand_over(context: Context, begun: ActionRecord) -> None:
     """Have a process of its own drive an action; return when it does."""
     folder = private_directory(operation_directory(begun.id))
     log = folder / "driver.log"
-    with log.open("ab") as file:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "epic_runner", "action", "drive", begun.id],
-            stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True,
-            cwd="/", env={**os.environ, "PYTHONSAFEPATH": "1"},
-        )  # fmt: skip
+    process = detached(["action", "drive", begun.id], log)
     end = time.monotonic() + ADOPTION_SECONDS
     while True:
         with context.store.read() as transaction:
@@ -286,8 +274,8 @@ def list_(cluster: str, lines: int, tenant: str | None, output: str) -> None:
     finally:
         store.close()
     rows = [
-        (item.id, _when(item.started_at), item.user + (" (sudo)" if item.options["sudo"] else ""),
-         _short(item.name), item.state, item.reason or decide.summary(item.nodes))
+        (item.id, when(item.started_at), item.user + (" (sudo)" if item.options["sudo"] else ""),
+         shortened(item.name), item.state, item.reason or decide.summary(item.nodes))
         for item in found
     ]  # fmt: skip
     emit(
@@ -316,11 +304,13 @@ def show(key: str, output: str) -> None:
 def _print(found: ActionRecord) -> None:
     root = " as root" if found.options["sudo"] else ""
     state = click.style(found.state, fg=COLOURS.get(found.state, "red"), bold=True)
-    where = f"{found.tenant}/{found.cluster}  {found.user}{root}  {_when(found.started_at)}"
+    where = f"{found.tenant}/{found.cluster}  {found.user}{root}  {when(found.started_at)}"
     why = f": {found.reason}" if found.reason else ""
     click.echo(f"{found.id}  {where}  {state}{why}")
     arguments = " ".join(found.options["arguments"])
-    click.echo(f"{_short(found.name, 60)} {arguments}".rstrip() + f"  (sha256 {found.digest[:12]})")
+    click.echo(
+        f"{shortened(found.name, 60)} {arguments}".rstrip() + f"  (sha256 {found.digest[:12]})"
+    )
     click.echo()
     rows = [
         (name, node.state, "" if node.rc is None else node.rc,
@@ -423,10 +413,7 @@ def cancel(key: str, output: str) -> None:
 @click.argument("key", metavar="ACTION")
 @click.option("--failed", is_flag=True, help="Only on nodes on which it did not end well.")
 @click.option("--background", "-b", is_flag=True, help="Return the new action's id at once.")
-@click.option(
-    "--as", "user", metavar="USER", envvar="EPIC_USER",
-    help="The member who runs it; who ran it before by default.",
-)  # fmt: skip
+@as_option("The member who runs it; who ran it before by default.")
 @output_option
 def rerun(key: str, *, failed: bool, background: bool, user: str | None, output: str) -> None:
     """Run an action again, with the same script and arguments: a new action.
@@ -461,10 +448,7 @@ def rerun(key: str, *, failed: bool, background: bool, user: str | None, output:
 @click.argument("cluster")
 @click.argument("playbook")
 @click.argument("options", nargs=-1, type=click.UNPROCESSED)
-@click.option(
-    "--as", "user", metavar="USER", envvar="EPIC_USER",
-    help="The member who runs it; the tenant's first administrator by default.",
-)  # fmt: skip
+@as_option(f"The member who runs it; {FIRST_ADMIN}")
 @tenant_option
 def play(
     cluster: str, playbook: str, options: Sequence[str], user: str | None, tenant: str | None
@@ -490,23 +474,24 @@ def play(
     raise click.exceptions.Exit(code)
 
 
-class _opened:  # noqa: N801 - used as a function
-    """Opens the store, and an action as it is now."""
+@contextmanager
+def _opened(key: str, *, doubts: bool = False) -> Iterator[tuple[Context, ActionRecord]]:
+    """Open the store, and find an action as it is now.
 
-    def __init__(self, key: str, *, doubts: bool = False) -> None:
-        self._key, self._doubts = key, doubts
+    Args:
+        key: Its id, or a beginning of it.
+        doubts: Whether nodes that were unknown before are asked again.
+    """
+    from epic_runner.actions.drive import settle
 
-    def __enter__(self) -> tuple[Context, ActionRecord]:
-        from epic_runner.actions.drive import settle
-
-        self._store = Store()
-        context = Context(self._store, site_hosts(self._store))
-        with self._store.read() as transaction:
-            found = transaction.action(self._key)
-        return context, settle(context, found, doubts=self._doubts)
-
-    def __exit__(self, *_: object) -> None:
-        self._store.close()
+    store = Store()
+    try:
+        context = Context(store, site_hosts(store))
+        with store.read() as transaction:
+            found = transaction.action(key)
+        yield context, settle(context, found, doubts=doubts)
+    finally:
+        store.close()
 
 
 def as_dict(found: ActionRecord) -> Mapping[str, Any]:
@@ -524,12 +509,3 @@ def _words(outcome: NodeOutcome) -> str:
 def _remark(outcome: NodeOutcome) -> str:
     cut = f"its {' and '.join(outcome.cut)} was cut at the limit" if outcome.cut else ""
     return "; ".join(part for part in (outcome.reason, cut) if part)
-
-
-def _when(at: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
-
-
-def _short(text: str, most: int = 30) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= most else f"{line[: most - 1]}…"

@@ -19,6 +19,8 @@ from epic_runner.store import Store
 def export(cluster: str, tenant: str | None, output: str) -> None:
     """Write a running cluster as a template, with its present counts.
 
+    The scripts of declared actions stand in it, as `command`.
+
     \b
     Examples:
       epic-run export lab > lab.yml
@@ -26,5 +28,6 @@ def export(cluster: str, tenant: str | None, output: str) -> None:
     """
     with Store().read() as transaction:
         record = transaction.find_cluster(cluster, tenant)
-    items = documents(record, load_catalog(content_root() / "images"))
+        scripts = transaction.declared_scripts(record.id)
+    items = documents(record, load_catalog(content_root() / "images"), scripts)
     emit(items, lambda: click.echo(as_yaml(items), nl=False), output)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from epic_runner.cli.reading import read_template
-from epic_runner.output import emit, output_option, table
+from epic_runner.output import emit, output_option, shortened, table
 from epic_runner.plan import Plan, make_plan
 from epic_runner.site import site_hosts
 from epic_runner.store import Store
@@ -41,9 +41,18 @@ def _print(made: Plan) -> None:
     ]
     click.echo(table(["ACTION", "NODE", "HOST", "IMAGE", "SIZE", "REASON"], rows))
     click.echo()
+    if made.actions:
+        actions = [
+            (shortened(item["name"]), item["sha256"][:12], ", ".join(item["nodes"]) or "-")
+            for item in made.actions
+        ]
+        click.echo(table(["DECLARED ACTION", "SHA256", "RUNS ON"], actions))
+        click.echo()
     limits = [(name, before, after, limit) for name, (before, after, limit) in made.quota.items()]
     click.echo(table([f"QUOTA OF {made.tenant.upper()}", "NOW", "AFTER", "LIMIT"], limits))
     for image in made.missing_images:
         click.echo(f"\nImage {image} is not on the host yet: epic-run image build")
     changes = sum(node["action"] != "keep" for node in made.nodes)
-    click.echo(f"\n{changes} nodes to change." if changes else "\nNothing to do.")
+    runs = sum(bool(item["nodes"]) for item in made.actions)
+    todo = [f"{changes} nodes to change"] * bool(changes) + [f"{runs} actions to run"] * bool(runs)
+    click.echo(f"\n{', '.join(todo)}." if todo else "\nNothing to do.")

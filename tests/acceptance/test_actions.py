@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import os
+import pty
 import signal
 import subprocess
 import sys
@@ -201,6 +204,96 @@ def test_ctrl_c_ends_an_action_on_all_nodes(cluster: Cluster) -> None:
     assert "ended on all nodes" in err
     assert states(latest(cluster)) == dict.fromkeys(BOTH, "cancelled")
     assert processes(cluster, "^sleep 312") == 0
+
+
+def test_a_script_whose_interpreter_is_not_there_fails_in_words(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    script = tmp_path / "odd.pl"
+    script.write_text("#!/opt/no/such/perl\nprint 1;\n")
+    ran = action(cluster, "run", cluster.name, "--node", "worker-1", str(script), code=1)
+    assert "worker-1: failed with exit code 127: a command or its interpreter is not" in ran.err
+    assert states(latest(cluster)) == {"worker-1": "failed"}
+
+
+def test_a_daemon_that_a_script_leaves_is_not_waited_for(cluster: Cluster) -> None:
+    """It holds the script's own streams open, and ends with the next action."""
+    line = "setsid -f sleep 315; echo begun"
+    ran = action(cluster, "run", cluster.name, "--node", "worker-1", "--command", line)
+    assert ran.out == "worker-1 | begun\n"
+    assert processes(cluster, "^sleep 315") == 1
+    action(cluster, "run", cluster.name, "--node", "worker-1", "--command", "pkill -xf 'sleep 315'")
+    assert processes(cluster, "^sleep 315") == 0
+
+
+def test_control_characters_reach_no_terminal_and_stay_in_the_log(cluster: Cluster) -> None:
+    line = r"printf '\033]0;owned\007\033[2J\033[31mred\033[0m\n'"
+    words = ["action", "run", cluster.name, "--node", "worker-1", "--command", line]
+    terminal, inner = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "epic_runner", *words],
+        env=cluster.site.environment(), cwd=cluster.site.folder, stdout=inner,
+    )  # fmt: skip
+    os.close(inner)
+    shown = b""
+    with contextlib.suppress(OSError):  # how a terminal tells its end
+        while piece := os.read(terminal, 4096):
+            shown += piece
+    os.close(terminal)
+    assert process.wait(60) == 0
+    assert b"worker-1 | ^[]0;owned^G^[[2J\x1b[31mred\x1b[0m" in shown
+    assert b"\x07" not in shown
+    logged = action(cluster, "logs", latest(cluster)["id"], "--node", "worker-1")
+    assert logged.out == "\x1b]0;owned\x07\x1b[2J\x1b[31mred\x1b[0m\n"
+
+
+def in_mounts_of(cluster: Cluster, node: str, *command: str) -> None:
+    """Run a command as this machine's root among a node's mounts."""
+    container = cluster.site.container(node, cluster.name)
+    pid = cluster.site.docker("inspect", "--format", "{{.State.Pid}}", container)
+    # With its processes as well, without which its /proc is an empty one to whoever looks there.
+    subprocess.run(["nsenter", "--target", pid, "--mount", "--pid", *command], check=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts something in a node")
+def test_a_script_that_fills_its_nodes_disk_is_no_success_and_harms_no_later_one(
+    cluster: Cluster,
+) -> None:
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", "/data/jobs"]
+    in_mounts_of(cluster, "worker-1", *mount)
+    try:
+        line = "head -c 5000000 /dev/zero | tr '\\0' x"
+        ended = told(cluster, "--timeout", "60s", "--command", line, code=1)
+        assert ended["nodes"]["master-1"]["state"] == "done"
+        assert ended["nodes"]["worker-1"]["state"] == "failed"
+        assert "is the disk of its node full" in ended["nodes"]["worker-1"]["reason"]
+    finally:
+        in_mounts_of(cluster, "worker-1", "umount", "-l", "/data/jobs")
+    assert action(cluster, "run", cluster.name, "--node", "worker-1", "--command", "echo on").out
+
+
+def test_a_node_that_is_killed_in_the_middle_is_unknown_and_never_a_success(
+    cluster: Cluster,
+) -> None:
+    line = 'echo begun; [ "$EPIC_ROLE" = master ] || sleep 316'
+    process = cluster.site.begin(
+        "action", "run", cluster.name, "--command", line, "--output", "json"
+    )
+    try:
+        until(lambda: processes(cluster, "^sleep 316") == 1, "it runs", pause=1)
+        cluster.site.docker("kill", cluster.site.container("worker-1", cluster.name))
+        out, err = process.communicate(timeout=120)
+    finally:
+        process.kill()
+        cluster.site.run("start", cluster.name)
+    assert process.returncode == 1, out + err
+    assert states(json.loads(out)) == {"master-1": "done", "worker-1": "unknown"}
+    assert (
+        states(json.loads(action(cluster, "show", json.loads(out)["id"], "--output", "json").out))[
+            "worker-1"
+        ]
+        == "unknown"
+    )
 
 
 def test_anybodys_playbook_runs_on_the_nodes_as_a_member(cluster: Cluster, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from life_samples import host, node, record, spec, tenant
 
-from epic_runner.actions import decide, drive
+from epic_runner.actions import decide, drive, starting
 from epic_runner.actions.printing import LONGEST_LINE_BYTES, Lines, harmless
-from epic_runner.actions.request import LARGEST_BYTES, ActionRequest, check, chosen, refusal
-from epic_runner.errors import InputError, NotFound
-from epic_runner.following import Ended, Seen
+from epic_runner.actions.request import ActionRequest, check, chosen, refusal
+from epic_runner.errors import DockerUnavailable, EpicError, InputError, NotFound
+from epic_runner.following import Ended, Follower, Seen
+from epic_runner.hosts import Host
 from epic_runner.lifecycle import Context
+from epic_runner.scripts import LARGEST_BYTES
 from epic_runner.spec.quantities import parse_duration
 from epic_runner.store import NodeOutcome, Store
 
@@ -146,6 +149,16 @@ def test_how_a_node_ended(ended: Ended, values: dict[str, Any], state: str) -> N
     assert decide.outcome(ended, **given_).state == state
 
 
+@pytest.mark.parametrize(
+    ("rc", "state"),
+    [(137, "unknown"), (143, "unknown"), (1, "failed"), (starting.NO_ENGINE, "failed")],
+)
+def test_a_start_that_ended_with_its_node_is_unknown_and_a_refused_one_failed(
+    rc: int, state: str
+) -> None:
+    assert decide.not_started(rc, b"so it\nis not running\n", now=1.0).state == state
+
+
 def test_a_node_that_was_made_anew_is_unknown_and_never_a_success() -> None:
     assert decide.shown(None, timeout_seconds=0, now=1.0) == NodeOutcome(
         "unknown", None, "its node knows nothing of it: it was made anew", 1.0
@@ -244,6 +257,26 @@ def test_what_only_looks_like_the_last_line_is_the_scripts_own() -> None:
     assert seen.counts == (0, 5)
 
 
+def test_a_follower_finds_another_way_when_the_one_it_had_has_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Pouring:
+        def __init__(self, of: Host, *_: object) -> None:
+            if of.name == "old":
+                raise DockerUnavailable("refused")
+
+        def pour(self, write: Any) -> None:
+            write(b"\0done 3 0 0\n", is_error=True)
+
+    monkeypatch.setattr("epic_runner.docker_exec.Pouring", Pouring)
+    monkeypatch.setattr("epic_runner.following.RECONNECT_PAUSE_SECONDS", 0)
+    seen = Seen(lambda _data, _is_error: None)
+    ways = iter([host("old"), host("new")])
+    follower = Follower(lambda: next(ways), "c", "a1", seen)
+    follower.start()
+    assert follower.result() == Ended("done", 3)
+
+
 # -- what is shown -----------------------------------------------------------------------------
 
 
@@ -282,14 +315,17 @@ def test_a_terminal_sees_no_control_characters_but_colours() -> None:
 # -- what is run -------------------------------------------------------------------------------
 
 
-def commands(script: bytes = b"true", **values: Any) -> list[dict[str, Any]]:
-    action = {
+def wanted(script: bytes, **values: Any) -> dict[str, Any]:
+    return {
         "id": "a1", "user": "ada", "uid": 20000, "name": "it.sh", "arguments": ["x", 2],
         "script": base64.b64encode(script).decode(), "environment": {"A": "1"}, "sudo": False,
         "timeout_seconds": 0, "limit_bytes": 0, "follow_milliseconds": 400, **values,
     }  # fmt: skip
+
+
+def commands(script: bytes = b"true", **values: Any) -> list[dict[str, Any]]:
     nodes = [{"short_name": "worker-2", "container": "c", "role": "worker", "index": 2}]
-    return list(filters.action_commands(nodes, action))
+    return list(filters.action_commands(nodes, wanted(script, **values)))
 
 
 def test_a_script_goes_to_its_node_beside_the_command_line() -> None:
@@ -328,3 +364,43 @@ def test_nodes_on_which_a_script_failed_are_told_with_their_last_words() -> None
         }
     ) == ["b: exit code 4: no", "c: it could not be started: epic-job: the job a1 exists already",
           "d: running"]  # fmt: skip
+
+
+def test_a_start_tells_of_each_node_and_of_hosts_that_are_silent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of a script that is too long for an environment, the content goes in by the input."""
+    content = b"#" * 100_000
+    given: dict[str, bytes] = {}
+
+    def nearby(of: Host) -> Host:
+        if of.name == "away":
+            raise DockerUnavailable("no way there")
+        return of
+
+    def stream(_of: Host, container: str, words: list[str], write: Any, **more: Any) -> int:
+        if container.endswith("2"):
+            raise EpicError("it is not running")
+        if container.endswith("3"):
+            raise DockerUnavailable("it broke off")
+        given[container] = more["stdin"].read()
+        assert words[0] == "bash"
+        assert words[-4:] == ["--", "/data/jobs/a1.files/it.sh", "x", "2"]
+        write(b"out", False)  # noqa: FBT003 - the callback's form
+        write(b"err", True)  # noqa: FBT003
+        return 0
+
+    monkeypatch.setattr("epic_runner.ssh.nearby", nearby)
+    monkeypatch.setattr("epic_runner.docker_exec.stream", stream)
+    nodes = [node(LAB, f"worker-{number}") for number in (1, 2, 3)]
+    nodes.append(replace(node(LAB, "worker-4"), host="away"))
+    went: dict[str, starting.Start] = {}
+    silent = starting.start(
+        {"local": host(), "away": host("away")}, nodes, wanted(content), went.update
+    )
+    assert silent == {"worker-3": "it broke off", "worker-4": "no way there"}
+    assert went == {
+        "worker-1": starting.Start(0, b"out", b"err"),
+        "worker-2": starting.Start(255, b"", b"it is not running"),
+    }
+    assert given == {nodes[0].container: content}
