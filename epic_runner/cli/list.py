@@ -8,9 +8,11 @@ from typing import Any
 
 import click
 
-from epic_runner.output import bytes_text, emit, output_option, table
+from epic_runner.cli.abandoned import tell_sweep
+from epic_runner.output import bytes_text, duration_text, emit, output_option, table
 from epic_runner.site import site_hosts
-from epic_runner.store import ClusterRecord, Store
+from epic_runner.standing import Standing, ending_text, standings
+from epic_runner.store import Store
 
 
 @click.command("list")
@@ -25,10 +27,11 @@ def list_(tenant: str | None, output: str) -> None:
       epic-run list --tenant analytics --output json
     """
     store = Store()
+    tell_sweep(store)
     with store.read() as transaction:
         records = transaction.clusters(tenant)
     running = _running(store) if records else {}
-    rows = [_row(record, running) for record in records]
+    rows = [_row(item, running) for item in standings(store, records)]
 
     def human() -> None:
         if not rows:
@@ -41,10 +44,15 @@ def list_(tenant: str | None, output: str) -> None:
                 row["cores"],
                 bytes_text(row["memory_bytes"]),
                 row["age"],
+                "-" if row["idle_seconds"] is None else duration_text(row["idle_seconds"]),
+                row["ends"] or "-",
             )
             for row in rows
         ]
-        heads = ["TENANT", "NAME", "APP", "OWNER", "WANTED", "NODES", "CORES", "MEMORY", "AGE"]
+        heads = [
+            "TENANT", "NAME", "APP", "OWNER", "WANTED", "NODES", "CORES", "MEMORY", "AGE", "UNUSED",
+            "ENDS",
+        ]  # fmt: skip
         click.echo(table(heads, cells))
 
     emit(rows, human, output)
@@ -71,7 +79,9 @@ def _running(store: Store) -> dict[str, int] | None:
     return counts if found else None
 
 
-def _row(record: ClusterRecord, running: dict[str, int] | None) -> dict[str, Any]:
+def _row(standing: Standing, running: dict[str, int] | None) -> dict[str, Any]:
+    record, now = standing.cluster, time.time()
+    known = standing.as_dict(now)
     total = record.spec.total
     up = "?" if running is None else running.get(f"{record.tenant}/{record.name}", 0)
     return {
@@ -84,7 +94,11 @@ def _row(record: ClusterRecord, running: dict[str, int] | None) -> dict[str, Any
         "running": up,
         "cores": total.cores,
         "memory_bytes": total.memory_bytes,
-        "age": _age(time.time() - record.created_at),
+        "age": _age(now - record.created_at),
+        "idle_seconds": known["idle_seconds"] if record.wanted == "running" else None,
+        "last_use": known["last_use"],
+        "ends_at": known["ends_at"],
+        "ends": ending_text(standing, now),
     }
 
 

@@ -13,13 +13,21 @@ import click
 
 from epic_runner import docker_exec, jobs
 from epic_runner.actions.printing import write
-from epic_runner.cli.common import is_terminal, node_of, tenant_option
-from epic_runner.cli.submit import CANCELLED
+from epic_runner.cli.common import (
+    FIRST_ADMIN,
+    as_option,
+    is_terminal,
+    node_of,
+    tenant_option,
+)
 from epic_runner.cluster import Node
 from epic_runner.docker_exec import Setting
+from epic_runner.errors import EpicError
 from epic_runner.hosts import Host
 from epic_runner.lifecycle import acting_user
+from epic_runner.processes import CANCELLED
 from epic_runner.site import site_hosts
+from epic_runner.standing import touch
 from epic_runner.store import Store
 
 # What a member makes in the tenant's storage is for all members, so the group may write it.
@@ -28,7 +36,7 @@ LOGIN_COMMAND = ["bash", "-lc", 'umask 0002; cd; exec "$@"', "bash"]
 
 # By this variable the processes of a command are found when nobody waits for it any more.
 _MARK = "EPIC_SHELL"
-_END = 'for p in /proc/[0-9]*; do grep -qzx "$1" $p/environ && kill ${p#/proc/}; done 2>/dev/null'
+_END = 'cd /proc; for p in [0-9]*; do grep -qzx "$1" $p/environ && kill -"$2" $p; done 2>/dev/null'
 
 
 class CommandBehindDashes(click.Command):
@@ -37,7 +45,14 @@ class CommandBehindDashes(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Take the command off the line before the rest is read."""
         cut = args.index("--") if "--" in args else len(args)
-        rest = super().parse_args(ctx, args[:cut])
+        try:
+            rest = super().parse_args(ctx, args[:cut])
+        except click.UsageError as problem:
+            if cut < len(args):
+                raise
+            told = problem.format_message().rstrip(".")
+            hint = f"A command stands behind --: {ctx.command_path} lab -- ls -l"
+            raise click.UsageError(f"{told}. {hint}", ctx) from problem
         ctx.params["command"] = tuple(args[cut + 1 :])
         return rest
 
@@ -45,10 +60,7 @@ class CommandBehindDashes(click.Command):
 @click.command(cls=CommandBehindDashes, options_metavar="[OPTIONS]")
 @click.argument("cluster")
 @click.argument("node", required=False)
-@click.option(
-    "--as", "user", metavar="USER", envvar="EPIC_USER",
-    help="The member who acts; the tenant's first administrator by default.",
-)  # fmt: skip
+@as_option(f"The member who acts; {FIRST_ADMIN}")
 @tenant_option
 def shell(
     cluster: str,
@@ -92,6 +104,9 @@ def shell(
         code = interact(host, chosen, setting)
     else:
         code = run_command(host, chosen, ["bash", "-l"], setting, feed=True)
+    # Nothing in the node tells of a shell that is gone; that it was there is no reason to fail.
+    with contextlib.suppress(EpicError):
+        touch(Store(), record, f"a shell of {acting}")
     raise click.exceptions.Exit(code)
 
 
@@ -100,8 +115,7 @@ def run_command(host: Host, node: Node, command: Sequence[str], on: Setting, *, 
 
     `feed` says whether it gets this command's input.
     """
-    mark = f"{os.getpid()}-{os.urandom(4).hex()}"
-    setting = Setting(on.user, on.directory, {**on.environment, _MARK: mark})
+    setting, end = _marked(on)
     try:
         return docker_exec.stream(
             host,
@@ -112,26 +126,37 @@ def run_command(host: Host, node: Node, command: Sequence[str], on: Setting, *, 
             stdin=sys.stdin.buffer if feed else None,
         )
     except KeyboardInterrupt:
-        end = ["bash", "-c", _END, "bash", f"{_MARK}={mark}"]
-        docker_exec.output_of(host, node.container, end, setting=Setting(user=on.user))
+        docker_exec.output_of(host, node.container, [*end, "TERM"], setting=Setting(user=on.user))
         return CANCELLED
+
+
+def _marked(on: Setting) -> tuple[Setting, list[str]]:
+    """Return a setting whose processes can be found, and what sends them the signal behind it."""
+    mark = f"{os.getpid()}-{os.urandom(4).hex()}"
+    setting = Setting(on.user, on.directory, {**on.environment, _MARK: mark})
+    return setting, ["bash", "-c", _END, "bash", f"{_MARK}={mark}"]
 
 
 def interact(host: Host, node: Node, on: Setting) -> int:
     """Connect this terminal with a login shell's, and return the shell's exit code."""
     environment = {**on.environment, "TERM": os.environ.get("TERM", "xterm-256color")}
-    setting = Setting(on.user, on.directory, environment)
+    setting, end = _marked(Setting(on.user, on.directory, environment))
     terminal = docker_exec.Terminal(host, node.container, LOGIN, setting=setting)
 
     def resize(*_: object) -> None:
         size = os.get_terminal_size(sys.stdout.fileno())
         terminal.resize(size.lines, size.columns)
 
-    with _raw_terminal(), _on_window_change(resize):
-        resize()
-        threading.Thread(target=_type, args=(terminal,), daemon=True).start()
-        while data := terminal.receive():
-            os.write(sys.stdout.fileno(), data)
+    try:
+        with _raw_terminal(), _on_window_change(resize):
+            resize()
+            threading.Thread(target=_type, args=(terminal,), daemon=True).start()
+            while data := terminal.receive():
+                os.write(sys.stdout.fileno(), data)
+    except (KeyboardInterrupt, OSError):
+        # This terminal is gone. Docker does not tell the shell, which would wait for ever.
+        docker_exec.output_of(host, node.container, [*end, "HUP"], setting=Setting(user=on.user))
+        return CANCELLED
     return terminal.close()
 
 
