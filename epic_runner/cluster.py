@@ -7,9 +7,14 @@ the inventory and Docker's labels can each hold them and be rebuilt from one ano
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
+
+# What a failure of an action comes to: those behind it are left alone, or not.
+CONTINUE, STOP = "continue", "stop"
 
 
 @dataclass(frozen=True)
@@ -87,11 +92,68 @@ class RoleSpec:
 
 
 @dataclass(frozen=True)
+class Lifetime:
+    """When a cluster ends by itself, and how.
+
+    Attributes:
+        max_idle_seconds: How long it may go unused; None for no limit.
+        max_age_seconds: How long it may run since its launch or last start; None for no limit.
+        action: `stop` or `destroy`.
+        warn_seconds: How long before its end people are warned.
+    """
+
+    max_idle_seconds: int | None = None
+    max_age_seconds: int | None = None
+    action: str = "stop"
+    warn_seconds: int = 0
+
+
+@dataclass(frozen=True)
+class DeclaredAction:
+    """A script that the nodes of a cluster get before it is of use.
+
+    Attributes:
+        name: What people call it: the script's file, or the command.
+        digest: The script's SHA-256, in hexadecimal.
+        roles: The node roles that get it; all of them if empty.
+        arguments: What the script gets on its command line.
+        environment: Variables beside those that tell it where it is.
+        sudo: Whether it runs as root, on behalf of the member.
+        replay: Whether nodes get it that are made after the cluster: added, or made anew.
+        timeout_seconds: After how long a node ends it; 0 for never.
+        on_failure: `stop`, where the launch fails if it failed on a node, or `continue`.
+        user: The member who launched it, and as whom it runs; empty before that.
+        script: The script itself, as it was read. The store has it; a spec that comes from there
+            or from a label has none.
+    """
+
+    name: str
+    digest: str
+    roles: tuple[str, ...] = ()
+    arguments: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    sudo: bool = False
+    replay: bool = False
+    timeout_seconds: int = 0
+    on_failure: str = STOP
+    user: str = ""
+    script: bytes = field(default=b"", compare=False, repr=False)
+
+    @property
+    def key(self) -> str:
+        """What tells it from others: a hash of the script and of all that it is given."""
+        given = [self.digest, self.arguments, sorted(self.environment.items()), self.sudo]
+        return hashlib.sha256(json.dumps(given).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
 class ClusterSpec:
     """A template made whole: what `launch` brings into being.
 
     `app` is the catalogue entry's name and `app_version` the version of its software.
     `connections` are clusters of the same tenant that this one's notebooks and jobs may run on.
+    `lifetime` is None for a cluster that lasts until somebody ends it.
+    `actions` are run on the nodes, one after the other, before the cluster is of use.
     """
 
     name: str
@@ -100,6 +162,8 @@ class ClusterSpec:
     app_version: str
     roles: tuple[RoleSpec, ...]
     connections: tuple[str, ...] = ()
+    lifetime: Lifetime | None = None
+    actions: tuple[DeclaredAction, ...] = ()
 
     @property
     def node_count(self) -> int:
@@ -122,8 +186,11 @@ class ClusterSpec:
         raise KeyError(name)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the spec as JSON-ready data, the reverse of `from_dict`."""
-        return asdict(self)
+        """Return the spec as JSON-ready data, the reverse of `from_dict`; without scripts."""
+        data = asdict(self)
+        for action in data["actions"]:
+            del action["script"]
+        return data
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ClusterSpec:
@@ -140,9 +207,22 @@ class ClusterSpec:
             )
             for role in data["roles"]
         )
-        # Specs of clusters that an earlier version made know of no connections.
+        # Specs of clusters that an earlier version made know of none of these.
         connections = tuple(data.get("connections", ()))
-        return cls(**{**data, "roles": roles, "connections": connections})
+        limits = data.get("lifetime")
+        lifetime = Lifetime(**limits) if limits else None
+        actions = tuple(
+            DeclaredAction(
+                **{
+                    **action,
+                    "roles": tuple(action["roles"]),
+                    "arguments": tuple(action["arguments"]),
+                }
+            )
+            for action in data.get("actions", ())
+        )
+        later = {"connections": connections, "lifetime": lifetime, "actions": actions}
+        return cls(**{**data, "roles": roles, **later})
 
 
 @dataclass(frozen=True)

@@ -329,8 +329,9 @@ def _nameservers(path: Path) -> tuple[str, ...]:
 
 def port_facts() -> PortFacts:
     """Return how many of the ports for endpoints are in use."""
-    taken = sum(not ports.is_free(port) for port in range(ports.FIRST, ports.LAST + 1))
-    return PortFacts(ports.FIRST, ports.LAST, taken, _outgoing_ports())
+    wanted = ports.span()
+    taken = sum(not ports.is_free(port) for port in wanted)
+    return PortFacts(wanted[0], wanted[-1], taken, _outgoing_ports())
 
 
 def vault_facts() -> VaultFacts | None:

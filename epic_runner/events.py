@@ -41,15 +41,28 @@ _TOLD = re.compile(r"images: (\S+): (.+)")
 # What networks that span hosts say while the swarm's managers choose another leader: not what is
 # wrong, where one of them is silent.
 _SWARM_UPSET = re.compile(
-    r"network \S+ not found|attaching to network failed|not have a leader|lost leader"
+    r"network \S+ not found|attaching to network failed|[Cc]ould not attach to network"
+    r"|not have a leader|lost leader"
 )
+
+# The names of this machine in inventories, which tell people nothing.
+_HERE = ("local", "localhost")
 
 # The play in which nodes wait for one another, on all hosts.
 READY_PHASE = "Wait until ready"
 
 Listener = Callable[[Step], None]
-# Takes, by node, what the module epic_exec returned of it.
-Outcomes = Callable[[Mapping[str, Mapping[str, Any]]], None]
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """What went wrong: in which play, with which node or host, on which host, why."""
+
+    phase: str
+    what: str
+    where: str
+    message: str
+    logs: str
 
 
 class Translator:
@@ -61,11 +74,10 @@ class Translator:
         saw_events: Whether anything came of any task.
     """
 
-    def __init__(self, listener: Listener, outcomes: Outcomes = lambda _outcomes: None) -> None:
+    def __init__(self, listener: Listener) -> None:
         self._listener = listener
-        self._outcomes = outcomes
         self._phase = ""
-        self._failures: list[tuple[str, str, str, str]] = []
+        self._failures: list[_Failure] = []
         self._item = ""
         self._missing_images: set[str] = set()
         self._port_clashes: set[str] = set()
@@ -108,8 +120,6 @@ class Translator:
     def _went_well(self, host: str, result: Mapping[str, Any]) -> None:
         if "epic_facts" in result:
             self.facts[host] = result["epic_facts"]
-        if _is_exec(result):
-            self._outcomes(result["outcomes"])
         self._nodes(result)
         self._images(host, result)
         self._overlooked(result)
@@ -124,13 +134,13 @@ class Translator:
         """Whether nothing went wrong but that hosts could not be reached."""
         return bool(self._failures) and not self._elsewhere()
 
-    def _elsewhere(self) -> list[tuple[str, str, str, str]]:
+    def _elsewhere(self) -> list[_Failure]:
         """Return the failures that are not those of hosts that could not be reached."""
         away = {f"host {name}" for name in self.silent}
         return [
             failure
             for failure in self._failures
-            if failure[1] not in away and not (away and _SWARM_UPSET.search(failure[2]))
+            if failure.what not in away and not (away and _SWARM_UPSET.search(failure.message))
         ]
 
     def failure(self) -> OperationFailed | None:
@@ -139,18 +149,18 @@ class Translator:
             return None
         # A host that is away may have been one that the play can do without; what went wrong on
         # another one is then what matters.
-        away = [item for item in self._failures if item[1].removeprefix("host ") in self.silent]
+        away = [item for item in self._failures if item.what.removeprefix("host ") in self.silent]
         failures = self._elsewhere() or away[-1:] or self._failures[-1:]
-        phase, node, message, logs = failures[0]
+        first = failures[0]
         more = f" ({len(failures) - 1} more failed)" if len(failures) > 1 else ""
-        text = f"{phase}: {node}: {message}{more}"
-        if away and failures[0] not in away:
+        text = f"{first.phase}: {first.what}{first.where}: {first.message}{more}"
+        if away and first not in away:
             text += f"; {' and '.join(sorted(self.silent))} could not be reached"
-        if logs:
-            text += f"\nIts last log lines:\n{logs}"
+        if first.logs:
+            text += f"\nIts last log lines:\n{first.logs}"
         if self.only_silent:
             return HostsSilent(text, self.silent, self._heard & self.silent.keys())
-        if self._port_clashes and self._port_clashes == {item[1] for item in failures}:
+        if self._port_clashes and self._port_clashes == {item.what for item in failures}:
             return PortsTaken(text, self._port_clashes)
         return OperationFailed(text, image_hint(self._missing_images) or self._hint)
 
@@ -197,9 +207,10 @@ class Translator:
                 for node, outcome in result["outcomes"].items()
                 if outcome.get("rc")
             ]
+        where = f" on host {host}" if failures and host not in _HERE else ""
         failures = failures or [(f"host {host}", _plain(result, self._item), "")]
         for node, why, logs in failures:
-            self._failures.append((self._phase, node, why, logs))
+            self._failures.append(_Failure(self._phase, node, where, why, logs))
             self._listener(Step(self._phase, node, why, failed=True))
 
 

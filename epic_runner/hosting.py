@@ -206,7 +206,8 @@ def remove(context: Context, name: str) -> None:
     if left:
         raise InputError(
             f"Host {name} still has nodes of {', '.join(left)}.",
-            f"epic-run host drain {name} moves them; with --lost if the machine is gone.",
+            f"epic-run host drain {name} moves workers; masters stay: destroy their clusters, or "
+            "drain with --lost if the machine is gone.",
         )
     if not host.is_local:
         _play(context, "host-remove", context.hosts, removing=name)
@@ -369,14 +370,18 @@ def _of_host(
             what = f"It does not reach {names} of {address}."
             yield "ports", what, "Open the ports between the hosts."
     yield from _of_firewalls(said)
-    yield "disk", f"The disk of nodes is {disk_keeping(said)}.", ""
+    yield "disk", f"The disk of nodes is {_disk_told(said)}.", ""
 
 
 def disk_keeping(said: Mapping[str, Any]) -> str:
-    """Return what becomes of a flavor's disk on a host: a pure function of its facts."""
-    if said.get("disk_quota") == "xfs-pquota":
-        return "counted and watched; XFS could limit it, which this version does not use"
-    return "counted and watched, not limited"
+    """Return what becomes of a flavor's disk on a host, by its facts: `enforced` or `watched`."""
+    return "enforced" if said.get("disk_quota") in ("nodes", "volumes") else "watched"
+
+
+def _disk_told(said: Mapping[str, Any]) -> str:
+    if said.get("disk_quota") == "volumes":
+        return "enforced on their volumes; what they write beside these is watched"
+    return "enforced" if said.get("disk_quota") == "nodes" else "watched, not enforced"
 
 
 def _of_swarm(swarm: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -25,7 +25,7 @@ from epic_runner.errors import ClusterBusy, EpicError, StoreUnavailable
 from epic_runner.events import Listener, Step
 from epic_runner.processes import controller, end_leftovers, started
 from epic_runner.resources import home
-from epic_runner.store import OperationRecord, Store
+from epic_runner.store import OperationRecord, RunRecord, Store
 from epic_runner.store.store import Transaction
 
 HEARTBEAT_SECONDS = 2.0
@@ -40,6 +40,11 @@ PATIENCE_PAUSE_SECONDS = 1.0
 
 Prepared = TypeVar("Prepared")
 Settled = TypeVar("Settled")
+
+
+def new_id(now: float | None = None) -> str:
+    """Return an id for what begins `now`, an operation, action, job or run; ids sort by time."""
+    return time.strftime("%Y%m%d-%H%M%S-", time.gmtime(now)) + uuid.uuid4().hex[:8]
 
 
 @dataclass(frozen=True)
@@ -160,7 +165,7 @@ def operate(
             ) from problem
     finally:
         recorder.stop()
-        _prune()
+        pruned(home() / "operations", KEPT_DIRECTORIES)
 
 
 def in_words(problem: BaseException) -> str:
@@ -170,8 +175,8 @@ def in_words(problem: BaseException) -> str:
     return str(getattr(problem, "message", repr(problem)))
 
 
-def is_alive(record: OperationRecord, now: float) -> bool:
-    """Whether the controller of a running operation still lives.
+def is_alive(record: OperationRecord | RunRecord, now: float) -> bool:
+    """Whether the controller of a running operation, or of a schedule's run, still lives.
 
     A process of this machine is looked up by its id and start time; of another machine only the
     heartbeat tells. `now` is in seconds since the epoch.
@@ -188,7 +193,7 @@ def _new_record(
 ) -> OperationRecord:
     now = time.time()
     return OperationRecord(
-        id=time.strftime("%Y%m%d-%H%M%S-", time.gmtime(now)) + uuid.uuid4().hex[:8],
+        id=new_id(now),
         tenant=tenant,
         cluster=cluster,
         verb=verb,
@@ -317,12 +322,11 @@ class _Recorder:
         return len(steps)
 
 
-def _prune() -> None:
+def pruned(folder: Path, keep: int) -> None:
+    """Remove all but the newest so many folders of one; their names begin with the time."""
     import shutil
 
-    folder = home() / "operations"
     if not folder.is_dir():
         return
-    # Names begin with the time, so the newest sort last.
-    for old in sorted(path for path in folder.iterdir())[:-KEPT_DIRECTORIES]:
+    for old in sorted(path for path in folder.iterdir())[:-keep]:
         shutil.rmtree(old, ignore_errors=True)

@@ -48,3 +48,21 @@ def bytes_text(count: int) -> str:
         if count >= factor:
             return f"{count / factor:.1f}".removesuffix(".0") + unit
     return str(count)
+
+
+def duration_text(seconds: float) -> str:
+    """Return a duration for people, in its two largest units: `45s`, `1h 20m`, `3d 2h`."""
+    left = int(seconds)
+    parts: list[tuple[int, str]] = []
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
+        if left >= size or (parts and unit != "s"):
+            parts.append((left // size, unit))
+            left %= size
+    text = " ".join(f"{count}{unit}" for count, unit in parts[:2] if count)
+    return text or "0s"
+
+
+def shortened(text: str, most: int = 30) -> str:
+    """Return a text on one line, cut where it is longer than `most` letters."""
+    line = " ".join(text.split())
+    return line if len(line) <= most else f"{line[: most - 1]}…"

@@ -6,9 +6,10 @@ import contextlib
 import os
 import platform
 import signal
+import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 # Set in the environment of all that an operation, or a controller, starts.
@@ -16,6 +17,9 @@ OPERATION_VARIABLE = "EPIC_OPERATION"
 CONTROLLER_VARIABLE = "EPIC_CONTROLLER"
 
 LEFTOVERS_SECONDS = 5.0
+
+# The exit code of a command that was cancelled, as shells have it: 128 and the number of SIGINT.
+CANCELLED = 130
 
 
 # What plays may see of the caller's environment: ansible-runner writes it all into a file, so
@@ -84,6 +88,24 @@ def _marked(marks: set[bytes]) -> set[int]:
             if not marks.isdisjoint((entry / "environ").read_bytes().split(b"\0")):
                 found.add(int(entry.name))
     return found
+
+
+def detached(
+    arguments: Sequence[str], log: Path, *, before: Sequence[str] = ()
+) -> subprocess.Popen[bytes]:
+    """Start `epic-run ARGUMENT...` in a session of its own, which outlives this process.
+
+    Args:
+        arguments: What epic-run is to do.
+        log: Takes what it prints.
+        before: A command that becomes epic-run at some time; its input is then a pipe.
+    """
+    with log.open("ab") as file:
+        return subprocess.Popen(
+            [*before, sys.executable, "-m", "epic_runner", *arguments],
+            stdin=subprocess.PIPE if before else subprocess.DEVNULL, stdout=file, stderr=file,
+            start_new_session=True, cwd="/", env={**os.environ, "PYTHONSAFEPATH": "1"},
+        )  # fmt: skip
 
 
 def seen_by_plays(environment: Mapping[str, str]) -> dict[str, str]:

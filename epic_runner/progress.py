@@ -33,11 +33,12 @@ class Progress(Protocol):
         """End, whatever happened."""
 
 
-def open_progress(*, quiet: bool) -> Progress:
-    """Return the progress that fits where stdout goes."""
+def open_progress(*, quiet: bool, on_stderr: bool = False) -> Progress:
+    """Return the progress that fits where stdout goes, or stderr."""
     if quiet:
         return Silent()
-    return Live() if sys.stdout.isatty() else Plain()
+    stream = sys.stderr if on_stderr else sys.stdout
+    return Live(on_stderr=on_stderr) if stream.isatty() else Plain(on_stderr=on_stderr)
 
 
 class Silent:
@@ -57,17 +58,18 @@ class Silent:
 class Plain:
     """One line a step, with the seconds since the start: for logs and pipes."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, on_stderr: bool = False) -> None:
         self._start = time.monotonic()
+        self._on_stderr = on_stderr
 
     def step(self, step: Step) -> None:
         """Print a line."""
         seconds = f"{time.monotonic() - self._start:6.1f}s"
         if not step.node:
-            click.echo(f"{seconds}  {step.phase}")
+            click.echo(f"{seconds}  {step.phase}", err=self._on_stderr)
         elif step.message not in _QUIET:
             mark = "FAILED: " if step.failed else ""
-            click.echo(f"{seconds}    {step.node}: {mark}{step.message}")
+            click.echo(f"{seconds}    {step.node}: {mark}{step.message}", err=self._on_stderr)
 
     def __enter__(self) -> Self:
         """Begin."""
@@ -80,7 +82,7 @@ class Plain:
 class Live:
     """Phases with a spinner and their time, and under the present one its nodes."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, on_stderr: bool = False) -> None:
         from rich.console import Console
         from rich.live import Live as RichLive
 
@@ -88,7 +90,8 @@ class Live:
         self._states: dict[str, str] = {}
         self._ended: float | None = None
         self._failed = False
-        self._live = RichLive(console=Console(), get_renderable=self._render, refresh_per_second=8)
+        console = Console(stderr=on_stderr)
+        self._live = RichLive(console=console, get_renderable=self._render, refresh_per_second=8)
 
     def step(self, step: Step) -> None:
         """Take a step into the picture."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from epic_runner import ahead
 from epic_runner.errors import OperationFailed
-from epic_runner.events import Listener, Outcomes, Translator
+from epic_runner.events import Listener, Translator
 from epic_runner.processes import (
     OPERATION_VARIABLE,
     controller,
@@ -28,7 +28,6 @@ def run_playbook(
     listener: Listener,
     limit: Iterable[str] = (),
     silent_ok: bool = False,
-    outcomes: Outcomes = lambda _outcomes: None,
 ) -> Translator:
     """Run `playbooks/VERB.yml` and tell `listener` of each step.
 
@@ -40,7 +39,6 @@ def run_playbook(
         listener: Called with every step, in this thread.
         limit: The hosts that it acts on; all of the inventory's if there is none.
         silent_ok: Whether a play that only failed to reach hosts is as good as any.
-        outcomes: Called with what the commands of a host's nodes came to, as soon as that is known.
 
     Returns:
         What was learnt from the events.
@@ -53,7 +51,7 @@ def run_playbook(
     private_directory(directory)
     path = directory / "inventory.json"
     path.write_text(json.dumps(inventory, indent=1), encoding="utf-8")
-    translator = Translator(listener, outcomes)
+    translator = Translator(listener)
     runner = ansible_runner.interface.init_runner(  # type: ignore[no-untyped-call]
         private_data_dir=str(directory),
         project_dir=str(content_root()),

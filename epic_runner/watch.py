@@ -51,8 +51,13 @@ class Watcher:
             try:
                 with self._store.read() as transaction:
                     cluster = transaction.find_cluster(name, tenant)
+                    history = transaction.declared_history(cluster)
                 found = cluster_status(
-                    cluster, self._hosts, self._probes, last_operation(self._store, cluster)
+                    cluster,
+                    self._hosts,
+                    self._probes,
+                    last_operation(self._store, cluster),
+                    history=history,
                 )
             except EpicError:
                 return  # the operation itself says what is wrong

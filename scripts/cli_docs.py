@@ -16,14 +16,16 @@ PAGE = Path(__file__).resolve().parent.parent / "docs" / "cli.md"
 
 HEAD = """\
 # The command line
-Written by `scripts/cli_docs.py` from what `epic-run VERB --help` prints. Every verb takes
-`--output json` for programs; exit codes are 0 done, 1 the run failed, 2 bad input;
+Written by `scripts/cli_docs.py` from what `epic-run VERB --help` prints. Every verb that
+does not pass on what others print takes `--output json` for programs; exit codes are 0 done, 1 the
+run failed, 2 bad input, and of `submit`, `run` and `shell` those of what they ran;
 `epic-run --debug VERB` shows tracebacks. `epic-run completion bash` gives your shell completion.
 
 Settings from the environment: `EPIC_HOME` (state, default `~/.local/share/epic-runner`),
 `EPIC_DATABASE_URL` (the store, default a file under `EPIC_HOME`), `EPIC_OUTPUT` (`json`),
 `EPIC_VAULT_ADDR` and other `EPIC_VAULT_` variables (Vault for secrets: docs/tenants.md),
-`EPIC_USER` (as `--as`), `EPIC_DEBUG`, `DOCKER_HOST` (another local socket of Docker).
+`EPIC_PORTS` (loopback ports for pages, default `20000-29999`), `EPIC_USER` (as `--as`),
+`EPIC_DEBUG`, `DOCKER_HOST` (another local socket of Docker).
 """
 
 

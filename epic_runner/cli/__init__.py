@@ -22,9 +22,14 @@ VERBS = {
         "restart": "Stop a cluster and start it again.",
         "repair": "Bring a drifted cluster back, and rebuild what the store has lost.",
         "destroy": "Remove a cluster and its nodes' volumes.",
+        "lifetime": "See who uses clusters and when they end, and end those that are due.",
+        "extend": "Put off the end of a cluster that has a lifetime.",
     },
     "Work": {
+        "run": "Run a job from its YAML, on a cluster that is there or on one made for it.",
         "submit": "Run a job on a cluster, and follow its output.",
+        "job": "Look at jobs: list them, show them and what they printed, cancel them.",
+        "schedule": "Run jobs by the clock, and look at what came of them.",
         "action": "Run scripts on the nodes of a cluster, and look at what they did.",
         "shell": "Open a shell on a node.",
         "ssh": "Open a shell on a node by ssh, through the gateway.",
@@ -52,15 +57,8 @@ VERBS = {
 # Verbs that play, which Ansible can be started for while they are still being read.
 _PLAYING = (
     "launch", "expand", "shrink", "stop", "start", "restart", "repair", "destroy", "submit",
+    "run",
 )  # fmt: skip
-_PLAYING_ACTIONS = ("run", "rerun", "drive")
-
-
-def _plays(arguments: list[str]) -> bool:
-    """Whether a command line's verb, its first word, plays."""
-    if arguments[0] == "action":
-        return len(arguments) > 1 and arguments[1] in _PLAYING_ACTIONS
-    return arguments[0] in _PLAYING
 
 
 def _is_to_run(context: click.Context, arguments: list[str]) -> bool:
@@ -95,7 +93,7 @@ class Verbs(click.Group):
             near = difflib.get_close_matches(name, self.list_commands(context), n=1)
             hint = f' Did you mean "{near[0]}"?' if near else ""
             context.fail(f'There is no verb "{name}".{hint}')
-        if _plays(arguments) and _is_to_run(context, arguments):
+        if arguments[0] in _PLAYING and _is_to_run(context, arguments):
             from epic_runner import ahead
 
             ahead.begin()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -20,12 +21,55 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+# States of jobs and actions; all others are red.
+COLOURS = {
+    "done": "green", "running": "cyan", "waiting": "cyan", "starting": "cyan",
+    "cancelled": "yellow", "cancelling": "yellow", "unknown": "yellow",
+}  # fmt: skip
+
 
 def tenant_option(command: Command) -> Command:
     """Add `--tenant`, for names that more than one tenant uses."""
     return click.option(
         "--tenant", "-t", envvar="EPIC_TENANT_NAME", help="The tenant, where the name needs it."
     )(command)
+
+
+def as_option(what: str) -> Callable[[Command], Command]:
+    """Return what adds `--as`, the member who acts; `what` says who that is."""
+    return click.option("--as", "user", metavar="USER", envvar="EPIC_USER", help=what)
+
+
+# Who acts if nobody says so.
+FIRST_ADMIN = "the tenant's first administrator by default."
+
+
+def env_option(whose: str) -> Callable[[Command], Command]:
+    """Return what adds `--env NAME=VALUE` of a script or program."""
+    return click.option(
+        "--env", "-e", "environment", multiple=True, metavar="NAME=VALUE",
+        help=f"A variable of the {whose}'s environment. May be repeated.",
+    )  # fmt: skip
+
+
+def timeout_option(what: str) -> Callable[[Command], Command]:
+    """Return what adds `--timeout DURATION`."""
+    return click.option("--timeout", metavar="DURATION", help=what)
+
+
+def seconds_of(timeout: str | None) -> int:
+    """Return the seconds of `--timeout`; 0 if it was not given.
+
+    Raises:
+        InputError: It is no duration.
+    """
+    from epic_runner.errors import InputError
+    from epic_runner.spec.quantities import parse_duration
+
+    try:
+        return parse_duration(timeout) if timeout else 0
+    except ValueError as problem:
+        raise InputError(f"--timeout {timeout}: {problem}.") from problem
 
 
 def by_options(command: Command) -> Command:
@@ -81,6 +125,11 @@ def node_of(cluster: ClusterRecord, name: str | None) -> Any:
             return node
     names = ", ".join(node.short_name for node in cluster.nodes)
     raise NotFound(f"{cluster.name} has no node {name}; it has {names or 'none'}.")
+
+
+def when(at: float) -> str:
+    """Return a time, in seconds since the epoch, as people read it here."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
 
 
 def is_terminal() -> bool:

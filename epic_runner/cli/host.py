@@ -68,7 +68,8 @@ def check(names: Sequence[str], output: str) -> None:
 def list_(output: str) -> None:
     """List hosts: capacity, what is promised to nodes, what is free.
 
-    Cores and memory are what may be promised in all, overcommit included.
+    Cores, memory and disk are what may be promised in all, overcommit included. Disk is enforced
+    where the host can keep a node to its flavor's, and watched elsewhere.
 
     \b
     Examples:
@@ -184,7 +185,10 @@ def _as_dict(item: HostState) -> dict[str, Any]:
 
 
 def _row(item: HostState) -> tuple[str, ...]:
-    disk = f"{bytes_text(item.used.disk_bytes)} of {bytes_text(item.disk)}" if item.disk else "-"
+    disk = "-"
+    if item.disk:
+        kept = hosting.disk_keeping(item.record.facts)
+        disk = f"{bytes_text(item.used.disk_bytes)} of {bytes_text(item.disk)}, {kept}"
     return (
         item.host.name,
         item.host.rack or "-",

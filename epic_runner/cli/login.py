@@ -86,6 +86,7 @@ def _write_folder(
     hours: float,
     output: str,
 ) -> None:
+    from epic_runner.actions.due import awaited
     from epic_runner.gateway import ssh_folder
     from epic_runner.site import site_hosts
 
@@ -94,7 +95,8 @@ def _write_folder(
     store = Store()
     with store.read() as transaction:
         record = transaction.find_cluster(cluster, tenant)
-    gateway = ssh_folder.reached(record, site_hosts(store))
+        awaits = awaited(record, transaction.declared_history(record))
+    gateway = ssh_folder.reached(record, site_hosts(store), awaits)
     with store.read() as transaction:
         member = ssh_folder.write(transaction, gateway, record, folder, user=user, hours=hours)
     data = {"user": member, "tenant": record.tenant, "cluster": record.name, "hours": hours,

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Mapping
 from typing import Any
 
 import click
 
 from epic_runner import docker_api
+from epic_runner.cli.common import when
 from epic_runner.everywhere import ask_any
 from epic_runner.gateway.site import behind, folder, load
-from epic_runner.output import table
+from epic_runner.output import duration_text, shortened, table
 from epic_runner.site import site_hosts
+from epic_runner.standing import Standing, ending_text
 from epic_runner.status import (
     ClusterStatus,
     EndpointStatus,
@@ -19,6 +23,9 @@ from epic_runner.status import (
     way_to,
 )
 from epic_runner.store import ClusterRecord, Store
+
+# A cluster that ends by itself and that nobody has looked at for so long will not end.
+UNWATCHED_SECONDS = 900.0
 
 COLOURS = {"green": "green", "yellow": "yellow", "red": "red"}
 
@@ -75,19 +82,66 @@ def print_status(status: ClusterStatus) -> None:
     ]
     click.echo()
     click.echo(table(["NODE", "STATE", "HOST", "REASON"], rows))
+    if status.actions:
+        click.echo()
+        click.echo(table(["ACTION", "SHA256", "STATE", "ENDED", "NODES"], _actions(status)))
     if status.endpoints and status.wanted == "running":
         click.echo()
         for item in status.endpoints:
             click.echo(f"{item.label:<14} {item.url}")
+    if status.awaits and status.wanted == "running":
+        click.echo()
+        click.echo(f"Its addresses are told when these are done: {', '.join(status.awaits)}.")
     operation = status.operation
     if operation and operation["state"] != "done":
         click.echo()
         click.echo(
             f"The last operation, {operation['verb']}, is {operation['state']}"
-            + (f" in phase {operation['phase']!r}" if operation["phase"] else "")
+            + _where(operation)
             + (f": {operation['error']}" if operation["error"] else ".")
         )
     _print_hint(next_step(status) or status.way)
+
+
+def print_use(standing: Standing) -> None:
+    """Print how old a cluster is, whether it is used, and when it ends by itself."""
+    now, use = time.time(), standing.use
+    parts = [f"running for {duration_text(now - standing.since)}"]
+    if standing.cluster.wanted == "running" and use.looked_at:
+        idle = duration_text(max(now - use.active_at, 0))
+        parts.append(f"unused for {idle} (last: {use.activity})")
+    if ending := ending_text(standing, now):
+        parts.append(ending)
+    if standing.cluster.wanted == "running" or ending:
+        click.echo()
+        click.secho(", ".join(parts), fg="yellow" if use.warned_at else None)
+    if standing.end is None:
+        return
+    name = standing.cluster.name
+    if use.warned_at:
+        _print_hint(f"epic-run extend {name} keeps it longer.")
+    elif now - standing.seen_at > UNWATCHED_SECONDS:
+        _print_hint("nobody looks after lifetimes: epic-run schedule serve does.")
+
+
+def _actions(status: ClusterStatus) -> list[tuple[str, str, str, str, str]]:
+    """Return a row for all nodes on which a declared action was one run, with one end."""
+    rows: dict[tuple[str, str, str, str | None], tuple[str, list[str]]] = {}
+    for position, action in enumerate(status.actions):
+        for node, told in action.nodes.items():
+            key = (f"{position}", action.sha256, told["state"], told.get("action"))
+            ended = told.get("ended_at")
+            rows.setdefault(key, (when(ended) if ended else "", []))[1].append(node)
+    return [
+        (shortened(status.actions[int(position)].name), digest[:12], state, at, ", ".join(nodes))
+        for (position, digest, state, _), (at, nodes) in rows.items()
+    ]
+
+
+def _where(operation: Mapping[str, Any]) -> str:
+    """Return the phase that an operation is in, unless its error begins with that."""
+    phase, error = operation["phase"], operation["error"] or ""
+    return f" in phase {phase!r}" if phase and not error.startswith(f"{phase}: ") else ""
 
 
 def _print_hint(hint: str) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from epic_runner.cli.common import node_of, tenant_option
+from epic_runner.cli.common import FIRST_ADMIN, as_option, node_of, tenant_option
 from epic_runner.cli.shell import CommandBehindDashes
 from epic_runner.errors import EpicError
 
@@ -20,10 +20,7 @@ _HOURS = 0.1
 @click.command(cls=CommandBehindDashes, options_metavar="[OPTIONS]")
 @click.argument("cluster")
 @click.argument("node", required=False)
-@click.option(
-    "--as", "user", metavar="USER", envvar="EPIC_USER",
-    help="The member who acts; the tenant's first administrator by default.",
-)  # fmt: skip
+@as_option(f"The member who acts; {FIRST_ADMIN}")
 @tenant_option
 def ssh(
     cluster: str,
@@ -46,6 +43,7 @@ def ssh(
     """
     import shlex
 
+    from epic_runner.actions.due import awaited
     from epic_runner.gateway import ssh_folder
     from epic_runner.resources import home, private_directory
     from epic_runner.site import site_hosts
@@ -57,7 +55,8 @@ def ssh(
     store = Store()
     with store.read() as transaction:
         record = transaction.find_cluster(cluster, tenant)
-    gateway = ssh_folder.reached(record, site_hosts(store))
+        awaits = awaited(record, transaction.declared_history(record))
+    gateway = ssh_folder.reached(record, site_hosts(store), awaits)
     host = node_of(record, node).name if node else record.name
     private_directory(home())
     with tempfile.TemporaryDirectory(prefix=".ssh-", dir=home()) as folder:

@@ -110,8 +110,8 @@ def show(name: str, *, volumes: bool, output: str) -> None:
     """Show a tenant: quota and use, members, clusters.
 
     What is used is what flavors promise to all nodes, of stopped clusters too. Memory and cores
-    are kept to by every node. Disk is counted and watched: no host keeps a node to its flavor's
-    disk, and --volumes tells what the volumes hold in truth, and which nodes hold too much.
+    are kept to by every node, disk on hosts that can enforce it, as host list tells; elsewhere it
+    is watched. --volumes tells what the volumes hold in truth, and which nodes hold too much.
 
     \b
     Examples:
@@ -128,7 +128,7 @@ def show(name: str, *, volumes: bool, output: str) -> None:
     def human() -> None:
         rows = [(kind, *_figure(data, kind).split(" of ")) for kind in KINDS]
         click.echo(table(["QUOTA", "USED", "LIMIT"], [(*row, "-")[:3] for row in rows]))
-        click.echo("Disk is what flavors promise: counted and watched, not enforced on the hosts.")
+        click.echo("Disk is what flavors promise; host list tells which hosts enforce it.")
         click.echo()
         if volumes:
             held = [(v["name"], v["host"], bytes_text(v["bytes"])) for v in data["volumes"]]

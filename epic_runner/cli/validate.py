@@ -26,7 +26,7 @@ from epic_runner.spec.resolve import draft_clusters
     "sets",
     multiple=True,
     metavar="PATH=VALUE",
-    help="Change a value of the Template, such as roles.worker.count=5. May be repeated.",
+    help="Change a value of the Template or Job, such as roles.worker.count=5. May be repeated.",
 )
 @output_option
 @click.pass_context
@@ -100,6 +100,15 @@ def _summary(documents: Documents, clusters: Mapping[str, ClusterSpec]) -> dict[
             {"name": name, "app": item.app, "tenant": item.tenant} | _figures(clusters.get(name))
             for name, item in documents.templates.items()
         ],
+        "jobs": [
+            {
+                "name": name,
+                "file": item.submit.file,
+                "cluster": item.cluster.name,
+                "template": item.cluster.template,
+            }
+            for name, item in documents.jobs.items()
+        ],
         "apps": [{"name": name, "image": item.reference} for name, item in documents.apps.items()],
     }
 
@@ -122,6 +131,7 @@ def _print(summary: Mapping[str, Any]) -> None:
     ]
     rows += [("Tenant", item["name"], f"{item['members']} members") for item in summary["tenants"]]
     rows += [("Template", item["name"], _template_text(item)) for item in summary["templates"]]
+    rows += [("Job", item["name"], _job_text(item)) for item in summary["jobs"]]
     rows += [("App", item["name"], item["image"]) for item in summary["apps"]]
     click.echo(table(("KIND", "NAME", "WHAT IT IS"), rows))
     click.echo("ok")
@@ -134,6 +144,12 @@ def _template_text(item: Mapping[str, Any]) -> str:
         f"{item['app']}, {item['nodes']} nodes, {item['cores']} cores, "
         f"{bytes_text(item['memory_bytes'])} of memory"
     )
+
+
+def _job_text(item: Mapping[str, Any]) -> str:
+    if item["cluster"]:
+        return f"{item['file']} on {item['cluster']}"
+    return f"{item['file']} on a cluster of its own, of the template {item['template']}"
 
 
 def _nothing() -> None:

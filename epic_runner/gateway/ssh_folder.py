@@ -21,8 +21,15 @@ from epic_runner.store import ClusterRecord
 from epic_runner.store.store import Transaction
 
 
-def reached(cluster: ClusterRecord, hosts: dict[str, Host]) -> Gateway:
+def reached(
+    cluster: ClusterRecord, hosts: dict[str, Host], awaits: tuple[str, ...] = ()
+) -> Gateway:
     """Return the gateway through which ssh reaches a cluster's nodes.
+
+    Args:
+        cluster: The cluster.
+        hosts: All Docker hosts by name.
+        awaits: The declared actions behind which it is opened (`actions.due.awaited`).
 
     Raises:
         InputError: There is none, or the cluster is not behind it, or does not run.
@@ -36,7 +43,15 @@ def reached(cluster: ClusterRecord, hosts: dict[str, Host]) -> Gateway:
             "one.",
         )
     paths = site.routed_paths(gateway, hosts)
-    if not any(endpoint_prefix(node, SSH) in paths for node in cluster.staying()):
+    is_open = any(endpoint_prefix(node, SSH) in paths for node in cluster.staying())
+    if not is_open and awaits:
+        raise InputError(
+            f"No ssh leads to {cluster.name} until the actions that its template declares are "
+            f"done: {', '.join(awaits)}.",
+            f"epic-run shell {cluster.name} opens a shell without it; "
+            f"epic-run status {cluster.name} tells how far they are.",
+        )
+    if not is_open:
         raise InputError(
             f"No ssh leads to {cluster.name}: it is older than the gateway, or than this version.",
             f"epic-run gateway up && epic-run repair {cluster.name}, which restarts its nodes.",

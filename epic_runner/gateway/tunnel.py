@@ -49,7 +49,7 @@ def node_of(host: str, settings: Mapping[str, Any]) -> str:
     if host == cluster:
         return str(settings["nodes"][0])
     prefix = cluster + "-"
-    return host.removeprefix(prefix)
+    return host[len(prefix) :] if host.startswith(prefix) else host
 
 
 def config_text(folder: str, settings: Mapping[str, Any]) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +13,7 @@ from epic_runner.events import Listener, Step
 from epic_runner.hosts import Host, local_host
 from epic_runner.images.builder import choose
 from epic_runner.inventory import hosts_inventory
-from epic_runner.operations import operation_directory
+from epic_runner.operations import new_id, operation_directory
 from epic_runner.runner import run_playbook
 
 # An image that a host has because it is the machine on which it was built.
@@ -101,7 +99,7 @@ def push(
         variables: dict[str, Any] = {"epic_images": list(references)}
         if registry:
             variables["epic_registry"] = registry
-        operation = time.strftime("%Y%m%d-%H%M%S-", time.gmtime()) + uuid.uuid4().hex[:8]
+        operation = new_id()
         run_playbook(
             "images",
             hosts_inventory(others, variables),

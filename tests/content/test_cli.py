@@ -94,6 +94,10 @@ def test_a_verb_that_reads_has_json_output(words: str) -> None:
         "action logs",
         "action play",
         "action drive",
+        "job logs",
+        "job finish",
+        "schedule drive",
+        "schedule serve",
     }
     if isinstance(COMMANDS[words], click.Group) or words in writers_of_text:
         return

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 from content_modules import load
-from life_samples import host, record, role, spec, tenant
+from life_samples import host, record, spec, tenant
 from spec_samples import sample_catalog
 
 from epic_runner import connections
@@ -93,7 +93,7 @@ def test_settings_of_a_connected_cluster_fit_its_workers() -> None:
     assert target == {
         "url": "spark://big-master-1:7077",
         "proxy_url": "",
-        "executor_mib": filters.spark_worker_mib(role("worker", 1).size.memory_bytes),
+        "executor_mib": filters.spark_worker_mib(made[0]["node_roles"]["worker"]),
     }
     made[0]["url_path"] = "/work/big"
     [item] = filters.spark_connected(made, {"x": {}}, 7077).values()

@@ -163,7 +163,7 @@ def test_a_network_without_a_leader_is_the_silent_host_s_fault(play: Play) -> No
     play.happens("runner_on_failed", host="h2", res={"failed_nodes": upset})
     alone = play.translator.failure()
     assert alone
-    assert "worker-2: network wooq8dqfw7x9 not found" in alone.message
+    assert alone.message == "Create nodes: worker-2 on host h2: network wooq8dqfw7x9 not found"
     play.happens("runner_on_unreachable", host="h3", res={"msg": "No route to host"})
     failure = play.translator.failure()
     assert isinstance(failure, HostsSilent)

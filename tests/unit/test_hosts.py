@@ -27,7 +27,7 @@ workstations: {hosts: {w1: {}}}
 FACTS = {"cores": 4, "memory_bytes": 2**34, "disk_bytes": 2**40, "mtu": 1500}
 FINE: dict[str, Any] = {
     **FACTS, "clock": 100.0, "docker_version": "26.1.5", "disk_free_bytes": 2**40,
-    "disk_path": "/var/lib/docker", "disk_quota": "xfs-pquota", "docker_error": "",
+    "disk_path": "/var/lib/docker", "disk_quota": "nodes", "docker_error": "",
     "swarm": {"state": "active"}, "firewall": [],
     "ports": {"192.0.2.2": {"tcp_7946": "open", "udp_4789": "unknown"}},
 }  # fmt: skip
@@ -173,12 +173,25 @@ def findings(*given: Any) -> list[Finding]:
     return [item for item in hosting.findings(*given) if item.mend or item.check != "disk"]
 
 
-def test_what_becomes_of_a_flavors_disk_is_told_of_every_host() -> None:
-    [found] = hosting.findings({"h1": FINE}, {}, (99.0, 101.0))
+@pytest.mark.parametrize(
+    ("quota", "word", "told"),
+    [
+        ({"disk_quota": "nodes"}, "enforced", "The disk of nodes is enforced."),
+        ({"disk_quota": "volumes"}, "enforced", "enforced on their volumes; what they write"),
+        ({"disk_quota": "none"}, "watched", "The disk of nodes is watched, not enforced."),
+        # What an older version remembered of a host.
+        ({"disk_quota": "xfs-pquota"}, "watched", "watched, not enforced"),
+        ({}, "watched", "watched, not enforced"),
+    ],
+)
+def test_what_becomes_of_a_flavors_disk_is_told_of_every_host(
+    quota: dict[str, str], word: str, told: str
+) -> None:
+    facts = {name: value for name, value in FINE.items() if name != "disk_quota"} | quota
+    [found] = hosting.findings({"h1": facts}, {}, (99.0, 101.0))
     assert (found.check, found.mend) == ("disk", "")
-    assert "XFS could limit it" in found.what
-    assert disk_keeping({**FINE, "disk_quota": "none"}) == "counted and watched, not limited"
-    assert disk_keeping({}) == "counted and watched, not limited"
+    assert told in found.what
+    assert disk_keeping(facts) == word
 
 
 def test_a_host_with_all_in_order_has_no_findings() -> None:

@@ -11,7 +11,7 @@ from life_samples import GIB, NOTEBOOK, PAGE, host, node, record, spec, tenant
 
 from epic_runner import ports, quota, reservation
 from epic_runner.cluster import Node, newest_first
-from epic_runner.errors import EpicError, QuotaExceeded
+from epic_runner.errors import EpicError, InputError, QuotaExceeded
 from epic_runner.reservation import missing_nodes, new_nodes, other_ports
 
 HOSTS = {"local": host()}
@@ -99,6 +99,22 @@ def test_a_port_that_a_program_has_is_passed_over() -> None:
     assert ports.FIRST + 2 in taken
     with pytest.raises(EpicError, match="All loopback ports"):
         ports.choose([PAGE], set(), lambda _: False)
+
+
+def test_a_site_may_have_ports_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EPIC_PORTS", "21000-21001")
+    taken: set[int] = set()
+    assert ports.choose([PAGE], taken, lambda _: True) == {"spark-master": 21000}
+    assert ports.choose([PAGE], taken, lambda _: True) == {"spark-master": 21001}
+    with pytest.raises(EpicError, match="from 21000 to 21001 are taken"):
+        ports.choose([PAGE], taken, lambda _: True)
+
+
+@pytest.mark.parametrize("text", ["21000", "21001-21000", "0-5", "1-99999", "a-b", "-5"])
+def test_what_is_no_range_of_ports_is_told(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EPIC_PORTS", text)
+    with pytest.raises(InputError, match=f"EPIC_PORTS={text} is no range"):
+        ports.span()
 
 
 def test_other_ports_are_neither_the_old_ones_nor_anybody_elses() -> None:

@@ -51,7 +51,8 @@ class Engine:
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.bind(str(path))
         self._socket.listen()
-        threading.Thread(target=self._serve, daemon=True).start()
+        self._server = threading.Thread(target=self._serve, daemon=True)
+        self._server.start()
 
     def _serve(self) -> None:
         with contextlib.suppress(OSError):
@@ -67,10 +68,17 @@ class Engine:
             self._behave(connection, head)
 
     def close(self) -> None:
-        for one in (self._socket, *self._open):
-            with contextlib.suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
-            one.close()
+        _shut(self._socket)
+        # Whoever was being let in meanwhile is among the open ones only then.
+        self._server.join()
+        for one in self._open:
+            _shut(one)
+
+
+def _shut(one: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        one.shutdown(socket.SHUT_RDWR)
+    one.close()
 
 
 def hang(_connection: socket.socket, _head: bytes) -> None:
@@ -301,6 +309,16 @@ def test_a_module_gives_a_command_up_whose_engine_stops_in_its_middle(engine, mo
     docker = utility.Docker(engine(behave).host.socket)
     with bounded(), pytest.raises(utility.DockerError, match="it hangs"):
         docker.execute("c", ["epic-wait"], timeout_seconds=60)
+
+
+def test_an_engine_that_dies_of_a_request_is_away(engine) -> None:
+    def die(connection: socket.socket, _head: bytes) -> None:
+        connection.shutdown(socket.SHUT_RDWR)
+
+    docker = utility.Docker(engine(die).host.socket)
+    with pytest.raises(utility.DockerError, match=r"closed connection|reset"):
+        docker.request("POST", "/containers/x/stop")
+    assert docker.absence() == {"engine_away": True}
 
 
 # -- what is told of it --------------------------------------------------------------------------
