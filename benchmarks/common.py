@@ -17,7 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-IMAGE = "epic/spark:3.5.9-r3"
+IMAGE = "epic/spark:3.5.9-r6"
 EPIC_RUN = str(Path(sys.executable).parent / "epic-run")
 LIMIT_SECONDS = 300
 LABEL = "epic.benchmark=true"

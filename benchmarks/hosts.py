@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory
 from common import median, own_home, parser, report
 from laboratory import ROOT, Hosts
 
-BASE = "epic/base:12-r3"
+BASE = "epic/base:12-r4"
 LABEL = "epic.tenant=benchmark"
 PLAYBOOK = Path(sys.executable).parent / "ansible-playbook"
 LIMITS = "--cpus 1 --memory 128m --memory-swap 128m --pids-limit 256"

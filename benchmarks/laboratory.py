@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import yaml
 from common import run
 
 ROOT = Path(__file__).resolve().parent.parent
-LAB = "benchmark"
+LAB = os.environ.get("EPIC_LAB", "benchmark")
 
 
 class Hosts:

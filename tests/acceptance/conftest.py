@@ -67,9 +67,15 @@ class Cluster:
 
 @pytest.fixture(scope="session")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Cluster, Cluster]]:
-    """Two clusters of one tenant, launched at the same time; the first one has JupyterLab."""
+    """Two clusters of one tenant, launched at the same time.
+
+    The first one has JupyterLab, the second one the history server.
+    """
     with life_support.site(tmp_path_factory.mktemp("work")) as site:
-        templates = [site.template("one", services=["jupyter"]), site.template("two")]
+        templates = [
+            site.template("one", services=["jupyter"]),
+            site.template("two", services=["spark-history"]),
+        ]
         launches = [site.begin("launch", template) for template in templates]
         for launch in launches:
             out, err = launch.communicate(timeout=life_support.LIMIT_SECONDS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import json
 import socket
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from browser import Browser
 
 COOKIE = "__Secure-epic"
-LOGINS = 5
 
 
 @dataclass(frozen=True)
@@ -55,16 +53,9 @@ class Gated:
         return str(self.site.json("login", *arguments)["code"])
 
     def log_in(self, tab: Browser, home: str, *arguments: str) -> None:
-        """Open login addresses until one leads to `home`.
-
-        The network of the machine may change while the page sends its code, which is good once.
-        """
-        for _ in range(LOGINS):
-            tab.go(self.site.json("login", *arguments)["url"])
-            with contextlib.suppress(AssertionError):
-                tab.wait_for(f"location.href === {json.dumps(home)}", seconds=20)
-                return
-        raise AssertionError(f"{LOGINS} logins did not lead to {home}, but to {tab.url}")
+        """Open a login address, which leads to `home`."""
+        tab.go(self.site.json("login", *arguments)["url"])
+        tab.wait_for(f"location.href === {json.dumps(home)}")
 
     def connect(self) -> http.client.HTTPSConnection:
         context = ssl.create_default_context(cafile=str(self.authority))

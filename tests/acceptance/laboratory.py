@@ -19,14 +19,17 @@ LAB_ADDRESSES = "198.18.0.0/16"
 
 
 # What happens to a host, beside the verbs of Docker: its packets are lost in both directions while
-# all on it goes on; its engine hangs; its engine dies, and is started anew by what keeps it.
+# all on it goes on; its engine hangs; its engine dies, and is started anew by what keeps it; it is
+# closed to packets between nodes.
 HARM = {
     "cut": "iptables -I INPUT -i eth0 -j DROP; iptables -I OUTPUT -o eth0 -j DROP",
     "hang": "pkill -STOP -x dockerd",
     "engine": "pkill -KILL -x dockerd",
+    "overlay": "iptables -I INPUT -i eth0 -p udp --dport 4789 -j DROP",
 }
 MEND = (
     "iptables -D INPUT -i eth0 -j DROP; iptables -D OUTPUT -o eth0 -j DROP; "
+    "iptables -D INPUT -i eth0 -p udp --dport 4789 -j DROP; "
     "pkill -CONT -x dockerd; true"
 )
 

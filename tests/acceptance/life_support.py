@@ -19,11 +19,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pytest
 import yaml
 
 # Generous: several suites and other people's work may share two cores.
 LIMIT_SECONDS = 300
 POLL_SECONDS = 0.02
+# The container that keeps the rules of all tenants of an engine.
+FIREWALL = "epic-firewall"
+
+# Of tests that mount this Python's packages into a container, whose Python has to be the same.
+DEBIANS_PYTHON = pytest.mark.skipif(
+    sys.version_info[:2] != (3, 11), reason="the container's Python is Debian 12's"
+)
 
 Value = TypeVar("Value")
 
@@ -131,6 +139,10 @@ class Site:
             and not name.startswith("EPIC_VAULT_")
         }
         named = {"DOCKER_HOST": self.docker_host} if self.docker_host else {}
+        # Processes that test at once do not take the ports of each other's stopped clusters.
+        process = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+        first = 20000 + 1000 * (process % 10)
+        named["EPIC_PORTS"] = f"{first}-{first + 999}"
         return {**kept, "EPIC_HOME": str(self.home), **named, **self.variables}
 
     def begin(self, *arguments: str, stdin: int = subprocess.DEVNULL) -> subprocess.Popen[str]:
@@ -298,16 +310,28 @@ class Site:
 
     def clean_up(self) -> None:
         """Remove all that carries the tenant's label, whatever epic-run thinks of it."""
-        _kill_marked(f"EPIC_HOME={self.home}".encode())
+        kill_marked(f"EPIC_HOME={self.home}".encode())
         if containers := self.labelled("container"):
             self.docker("rm", "--force", "--volumes", *containers)
         if networks := self.labelled("network"):
             self.docker("network", "rm", *networks)
         if volumes := self.labelled("volume"):
             self.docker("volume", "rm", "--force", *volumes)
+        self._forget_rules()
+
+    def _forget_rules(self) -> None:
+        """Take the tenant's rules out of the engine's firewall, which would keep them for good."""
+        at = ["--host", self.docker_host] if self.docker_host else []
+        forget = f"rm -f /var/lib/epic-firewall/{self.tenant}.json && kill -HUP 1"
+        # There may be none, or another test takes it away at this moment, with all rules.
+        subprocess.run(
+            ["docker", *at, "exec", FIREWALL, "sh", "-c", forget],
+            capture_output=True, timeout=120, check=False,
+        )  # fmt: skip
 
 
-def _kill_marked(mark: bytes) -> None:
+def kill_marked(mark: bytes) -> None:
+    """Kill every process that has a line in its environment."""
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue

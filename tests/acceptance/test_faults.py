@@ -21,7 +21,8 @@ from life_support import Site, until
 pytestmark = [pytest.mark.docker, pytest.mark.faults]
 
 BOTH = ["master-1", "worker-1"]
-IMAGE_BYTES = 3 * 2**30  # the image with all its layers, and room for some containers
+# The images with all their layers, once more while they are unpacked, and room for some containers.
+IMAGE_BYTES = 5 * 2**30
 DOCKERD = shutil.which("dockerd", path=f"{os.environ['PATH']}:/usr/sbin") or "dockerd"
 
 
@@ -77,8 +78,8 @@ class Engine:
             (self.folder / "exec" / "containerd" / "containerd.pid").unlink(missing_ok=True)
             (self.folder / "docker.pid").unlink(missing_ok=True)
 
-    def take(self, image: str) -> None:
-        with subprocess.Popen(["docker", "save", image], stdout=subprocess.PIPE) as save:
+    def take(self, *images: str) -> None:
+        with subprocess.Popen(["docker", "save", *images], stdout=subprocess.PIPE) as save:
             subprocess.run(
                 ["docker", "--host", self.address, "load"],
                 stdin=save.stdout, check=True, capture_output=True, timeout=600,
@@ -99,9 +100,8 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
         from epic_runner.catalog import load_catalog
         from epic_runner.resources import content_root
 
-        spark = load_catalog(content_root() / "images").get("spark")
-        assert spark is not None
-        made.take(spark.reference)
+        apps = {app.name: app for app in load_catalog(content_root() / "images")}
+        made.take(apps["spark"].reference, apps["firewall"].reference)
         yield made
     finally:
         made.close()

@@ -19,13 +19,14 @@ import gateway_support
 import life_support
 import pytest
 import websocket
-from browser import browser
+import yaml
+from browser import Browser, browser
 from gateway_support import COOKIE, Gated, published
 from life_support import until
 
 from epic_runner.gateway import certificates, sessions
 
-pytestmark = [pytest.mark.docker, pytest.mark.alone]
+pytestmark = pytest.mark.docker
 
 # A page of a running application, with everything that has a tab of its own.
 WORKS = """
@@ -75,7 +76,7 @@ def gated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gated]:
         life_support.site(tmp_path_factory.mktemp("gateway")) as site,
         gateway_support.gateway(site) as made,
     ):
-        site.run("launch", site.template("one", services=["jupyter"]))
+        site.run("launch", site.template("one", services=["jupyter", "spark-history"]))
         before = {item["name"]: item["url"] for item in site.status("one")["endpoints"]}
         assert before["spark-master"].startswith("http://127.0.0.1:")
         assert published(site, "one")
@@ -113,35 +114,99 @@ def kind_of(link: str) -> tuple[str, frozenset[str]]:
     return parts.path, frozenset(queries.keys() - ordered)
 
 
+def crawl(tab: Browser, root: str, beside: str = "") -> set[str]:
+    """Open every page below `root` once, and return the paths of those that were opened.
+
+    Pages to which links with `beside` in them lead are opened too, and not gone on from. Links that
+    end something are left alone, and so are those that a browser saves.
+    """
+    waiting, seen, strays = [root], {kind_of(root)}, set()
+    while waiting:
+        page = waiting.pop(0)
+        tab.go(page)
+        if not page.startswith(root):
+            continue
+        for link in tab.links():
+            if "kill" in link or link.endswith("/logs"):
+                continue
+            if link.startswith(root) or (beside and beside in link):
+                if kind_of(link) not in seen:
+                    seen.add(kind_of(link))
+                    waiting.append(link)
+            elif not link.startswith("https://spark.apache.org"):
+                strays.add(link)
+    assert "\n".join(tab.faults) == ""
+    assert strays == set()
+    return {page for page, _ in seen}
+
+
 def test_every_page_of_spark_is_whole_in_a_browser(
     gated: Gated, working: None, tmp_path: Path
 ) -> None:
     del working
     root = f"https://localhost:{gated.port}{gated.path('spark-master')}/"
-    with browser(tmp_path, gated.authority) as tab:
+    with browser(tmp_path, gated.authority, gated.port) as tab:
         gated.log_in(tab, root, "--cluster", "one")
         [cookie] = tab.cookies()
         assert cookie["httpOnly"]
         assert cookie["secure"]
         assert (cookie["sameSite"], cookie["path"]) == ("Strict", f"/{gated.site.tenant}/")
-        waiting, seen, strays = [root], {kind_of(root)}, set()
-        while waiting:
-            tab.go(waiting.pop(0))
-            for link in tab.links():
-                if not link.startswith(root):
-                    strays.add(link)
-                elif "kill" not in link and kind_of(link) not in seen:
-                    seen.add(kind_of(link))
-                    waiting.append(link)
-        assert "\n".join(tab.faults) == ""
-        assert {link for link in strays if not link.startswith(("https://spark.apache.org",))} == (
-            set()
-        )
-        found = {page.split("/spark-master", 1)[1] for page, _ in seen}
+        found = {page.split("/spark-master", 1)[1] for page in crawl(tab, root)}
     for wanted in ("/executors/", "/SQL/", "/storage/", "/stages/stage/", "/environment/"):
         assert any("/proxy/app-" in page and wanted in page for page in found), (wanted, found)
-    assert any("/proxy/worker-" in page for page in found), found
+    # A worker's own page, and what it shows of the output of its executors.
+    for wanted in ("", "/logPage"):
+        assert any(page.startswith("/proxy/worker-") and page.rstrip("/").endswith(wanted)
+                   for page in found), (wanted, found)  # fmt: skip
     assert len(found) >= 15, found
+
+
+def ended(gated: Gated) -> str:
+    """Return the application `works` when the history server shows that it has ended."""
+    page = gated.path("spark-history") + "/api/v1/applications?status=completed"
+    token = gated.token("--cluster", "one")
+
+    def look() -> list[str]:
+        status, _, body = gated.ask(page, token)
+        found = json.loads(body) if status == 200 else []
+        return [item["id"] for item in found if item["name"] == "works"]
+
+    return until(look, "the application has ended", pause=0.5)[0]
+
+
+def test_every_page_of_an_application_that_ended_is_whole_in_a_browser(
+    gated: Gated, tmp_path: Path
+) -> None:
+    application = ended(gated)
+    address = f"https://localhost:{gated.port}"
+    root = f"{address}{gated.path('spark-history')}/"
+    with browser(tmp_path, gated.authority, gated.port) as tab:
+        gated.log_in(tab, f"{address}{gated.path('spark-master')}/", "--cluster", "one")
+        found = crawl(tab, root, beside="/logPage/")
+    shown = [page.split(f"/history/{application}", 1)[1] for page in found if application in page]
+    for wanted in (
+        "/jobs/",
+        "/executors/",
+        "/SQL/",
+        "/storage/",
+        "/stages/stage/",
+        "/environment/",
+    ):
+        assert any(page.startswith(wanted) for page in shown), (wanted, found)
+    assert any("/spark-master/proxy/worker-" in page for page in found), found
+    log = f"{gated.path('spark-history')}/api/v1/applications/{application}/logs"
+    assert gated.status(log, gated.token("--cluster", "one")) == 200
+
+
+def test_an_application_that_ended_is_shown_after_a_stop_as_well(gated: Gated) -> None:
+    application = ended(gated)
+    gated.site.run("stop", "one")
+    gated.site.run("start", "one")
+    assert ended(gated) == application
+    page = f"{gated.path('spark-history')}/history/{application}/jobs/"
+    token = gated.token("--cluster", "one")
+    # The first look leads to the same page again, once its log is read.
+    until(lambda: gated.status(page, token) == 200, "its page", seconds=60, pause=0.5)
 
 
 def test_jupyterlab_opens_and_runs_a_cell(gated: Gated, tmp_path: Path) -> None:
@@ -149,7 +214,7 @@ def test_jupyterlab_opens_and_runs_a_cell(gated: Gated, tmp_path: Path) -> None:
         item["url"] for item in gated.site.status("one")["endpoints"] if item["name"] == "jupyter"
     )
     assert lab == f"https://localhost:{gated.port}{gated.path('jupyter')}/lab"
-    with browser(tmp_path, gated.authority) as tab:
+    with browser(tmp_path, gated.authority, gated.port) as tab:
         welcome = f"https://localhost:{gated.port}/-/welcome"
         gated.log_in(tab, welcome, "--tenant", gated.site.tenant)
         tab.go(lab)
@@ -430,10 +495,26 @@ def test_a_site_may_bring_its_own_certificate(gated: Gated, tmp_path: Path) -> N
     assert gated.status("/-/health") == 200
 
 
-def test_a_destroyed_cluster_has_no_routes(gated: Gated) -> None:
+def test_a_cluster_has_routes_from_when_its_declared_actions_are_done_until_it_is_destroyed(
+    gated: Gated,
+) -> None:
     tenant = gated.site.tenant
-    gated.site.run("launch", gated.site.template("three"))
+    path = Path(gated.site.template("three", workers=2))
+    *others, template = yaml.safe_load_all(path.read_text())
+    template["actions"] = [{"command": "test -e /tenant/licence", "name": "licence"}]
+    path.write_text(yaml.safe_dump_all([*others, template]))
+    gated.site.run("launch", str(path), code=1)
+    assert f"{tenant}/three/" not in gated.routes()
+    gated.site.run("shrink", "three", "--role", "worker", "--by", "1")
+    assert f"{tenant}/three/" not in gated.routes()
+    assert gated.site.status("three")["awaits"] == ["licence"]
+    refused = gated.site.run("ssh", "three", code=2)
+    assert "No ssh leads to three until the actions that its template declares" in refused.err
+    gated.site.inside("master-1", "touch", "/tenant/licence", cluster="three")
+    gated.site.run("repair", "three")
     assert f"{tenant}/three/" in gated.routes()
+    page = gated.path("spark-master", "three") + "/"
+    assert gated.status(page, gated.token("--cluster", "three")) == 200
     gated.site.run("destroy", "three", "--yes")
     assert f"{tenant}/three/" not in gated.routes()
     assert f"{tenant}/one/" in gated.routes()

@@ -20,6 +20,10 @@ from typing import Any
 import pytest
 from life_support import until
 
+from epic_runner import docker_build
+from epic_runner.errors import EpicError
+from epic_runner.images import rootfs
+
 pytestmark = pytest.mark.docker
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -280,6 +284,30 @@ def test_a_registry_of_the_site_is_pushed_to_and_pulled_from(lab: Lab) -> None:
     assert came["host-1"]["images"] == {lab.image: "pulled"}
     assert lab.id_on("host-1") == lab.id()
     assert any(path.startswith("/v2/site/epic/") for path, _ in lab.served())
+
+
+def test_the_base_of_images_is_pulled_where_a_registry_answers(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As on a new machine, which has not made one itself.
+    monkeypatch.setattr(rootfs, "LOCAL_REFERENCE", f"{lab.image}-none")
+    # Of its own content, so that it can come from there alone.
+    content = layer("base", MIB)
+    wanted = f"{docker('port', lab.registry, '5000/tcp')}/debian:12-slim"
+    docker("import", "-", wanted, given=content)
+    docker("push", "--quiet", wanted)
+    pushed = docker("image", "inspect", "-f", "{{.Id}}", wanted)
+    docker("rmi", wanted)
+    told: list[str] = []
+    engine = docker_build.connect()
+    assert rootfs.get_parent(wanted, engine, told.append) == wanted
+    try:
+        assert told == [f"pulling {wanted}"]
+        assert docker("image", "inspect", "-f", "{{.Id}}", wanted) == pushed
+        with pytest.raises(EpicError, match="cannot be pulled"):
+            rootfs.get_parent(f"{wanted}-none", engine, told.append, exactly=True)
+    finally:
+        docker("rmi", wanted)
 
 
 def test_a_registry_that_does_not_answer_is_named(lab: Lab) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -47,17 +48,27 @@ def moment(site: Site, name: str) -> str | Callable[[], bool]:
     return name
 
 
+def open_files(pid: int) -> set[str]:
+    """Return what a process has open; others of its files come and go while one looks."""
+    found = set()
+    for file in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found.add(str(file.readlink()))
+    return found
+
+
 def test_killed_while_reading_nothing_is_begun(site: Site) -> None:
     pipe = site.folder / "pipe.yml"
     os.mkfifo(pipe)
     # Open at both ends, so that nobody waits for the other: the command waits for content alone.
     ours = os.open(pipe, os.O_RDWR)
     process = site.begin("launch", str(pipe))
-    files = Path(f"/proc/{process.pid}/fd")
-    until(lambda: str(pipe) in {str(file.readlink()) for file in files.iterdir()}, "it reads")
-    process.kill()
-    process.communicate()
-    os.close(ours)
+    try:
+        until(lambda: str(pipe) in open_files(process.pid), "it reads")
+    finally:
+        process.kill()
+        process.communicate()
+        os.close(ours)
     assert site.json("list") == []
     assert site.operations() == set()
     site.has_nothing()

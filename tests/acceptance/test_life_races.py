@@ -125,7 +125,7 @@ def test_a_quota_that_was_lowered_lets_nothing_start_and_everything_be_mended(si
     assert site.json("list")[0]["wanted"] == "stopped"
     shown = site.run("tenant", "show", site.tenant).out
     assert f"nodes     {len(nodes)}     1" in shown
-    assert "not enforced" in shown
+    assert "host list tells which hosts enforce it" in shown
     site.quota = {}
     site.run("tenant", "apply", site.template())
     site.run("start", "lab")

@@ -184,7 +184,7 @@ def test_a_removal_lists_what_goes_and_takes_it(site: Site, openbao: OpenBao) ->
     assert site.running("small") == BOTH
     held = site.json("tenant", "show", site.tenant, "--volumes")["volumes"]
     assert max(item["bytes"] for item in held) > 0
-    assert "not enforced" in site.run("tenant", "show", site.tenant).out
+    assert "which hosts enforce it" in site.run("tenant", "show", site.tenant).out
     site.run("tenant", "remove", site.tenant, "--with-clusters", "--yes")
     for kind in ("container", "network", "volume"):
         assert site.labelled(kind) == []
