@@ -22,6 +22,18 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 # A job on a machine that others use as well may take minutes.
 JOB_SECONDS = 840
 
+# Groups of tests of more than two minutes, by `scripts/test acceptance -- --durations=0`.
+LONGEST_FIRST = (
+    "lab",
+    "test_schedules",
+    "test_gateway",
+    "test_lifetime",
+    "test_pipeline",
+    "test_connections",
+    "test_life_races",
+    "test_host_content",
+)
+
 
 # First, since the plugin that spreads tests over processes reads the marks in the same hook.
 @pytest.hookimpl(tryfirst=True)
@@ -30,8 +42,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
-    # The longest group begins first: begun last, it would go on alone when all others have ended.
-    items.sort(key=lambda item: item.get_closest_marker("xdist_group").args != ("lab",))
+    # One that begins last goes on alone when all others have ended, on one of the machine's cores.
+    items.sort(key=lambda item: _turn(item.get_closest_marker("xdist_group").args[0]))
+
+
+def _turn(group: str) -> int:
+    return LONGEST_FIRST.index(group) if group in LONGEST_FIRST else len(LONGEST_FIRST)
 
 
 @dataclass(frozen=True)

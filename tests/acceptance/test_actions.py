@@ -176,6 +176,18 @@ def test_what_runs_in_the_background_outlives_its_drivers_and_can_be_cancelled(
     assert processes(cluster, "^sleep 311") == 0
 
 
+def test_what_is_cancelled_under_a_living_driver_stays_cancelled(cluster: Cluster) -> None:
+    line = "echo begun; sleep 313"
+    key = action(cluster, "run", cluster.name, "--background", "--command", line).out.strip()
+    until(lambda: action(cluster, "logs", key).out.count("| begun") == 2, "it has begun")
+    assert "cancelled" in action(cluster, "cancel", key).out
+    # The driver sees that its scripts were ended by a signal, and must not call that a failure.
+    driver = ["pgrep", "-f", f"epic_runner action drive {key}"]
+    until(lambda: subprocess.run(driver, check=False).returncode == 1, "its driver has ended")
+    assert states(latest(cluster)) == dict.fromkeys(BOTH, "cancelled")
+    assert latest(cluster)["state"] == "cancelled"
+
+
 def test_an_action_goes_on_without_its_controller_and_is_found_later(cluster: Cluster) -> None:
     line = "echo begun; until [ -e ~/go ]; do sleep 0.1; done; echo ended; exit 3"
     process = cluster.site.begin(
