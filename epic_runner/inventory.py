@@ -90,6 +90,7 @@ def cluster_inventory(
                     "name": cluster.name,
                     "tenant": cluster.tenant,
                     "owner": cluster.owner,
+                    "app": f"{cluster.spec.app}@{cluster.spec.app_version}",
                     "wanted": cluster.wanted,
                     "network": network(tenant, hosts),
                     "egress": way_out(tenant, hosts, ways_out, network_name(tenant.name))

@@ -23,8 +23,9 @@ def action_commands(
     Args:
         nodes: The nodes, with `short_name`, `container`, `role` and `index`.
         action: `id`, `user`, `name`, `script` (base64), `arguments`, `environment`, `sudo`,
-            `timeout_seconds` (0: none), `limit_bytes`, `follow_milliseconds`, and the account that
-            the script belongs to, `uid`.
+            `timeout_seconds` (0: none), `limit_bytes`, `follow_milliseconds`, `wait` (whether the
+            end is waited for, though more is printed than is passed on), and the account that the
+            script belongs to, `uid`.
     """
     words = ["epic-job", "start", action["id"], "--user", action["user"]]
     if action["sudo"]:
@@ -36,6 +37,8 @@ def action_commands(
     nodes = list(nodes)
     words += ["--follow", str(action["follow_milliseconds"])]
     words += ["--most", str(min(MOST_RETURNED // max(len(nodes), 1), 1 << 14))]
+    if action["wait"]:
+        words.append("--wait")
     return [
         {
             "node": node["short_name"],
@@ -71,6 +74,30 @@ def _call(words: list[str], node: Mapping[str, Any], action: Mapping[str, Any]) 
     }
 
 
+def surroundings(cluster: Mapping[str, Any]) -> dict[str, str]:
+    """Return the variables that tell a script of the cluster it runs in.
+
+    Args:
+        cluster: `tenant`, `name`, `owner`, `app`, `nodes` with `name` and `role`, and `node_roles`
+            with `services`, as the inventory has them.
+    """
+    roles = cluster["node_roles"]
+    masters = [
+        f"{node['name']}:7077"
+        for node in cluster["nodes"]
+        if "spark-master" in roles[node["role"]]["services"]
+    ]
+    return {
+        "EPIC_TENANT": cluster["tenant"],
+        "EPIC_CLUSTER": cluster["name"],
+        "EPIC_OWNER": cluster["owner"],
+        "EPIC_APP": cluster["app"],
+        "EPIC_NODES": " ".join(node["name"] for node in cluster["nodes"]),
+        "EPIC_DATATAPS": "",
+        **({"EPIC_MASTER": f"spark://{','.join(masters)}"} if masters else {}),
+    }
+
+
 def action_failures(outcomes: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return a line for each node on which an action did not end well.
 
@@ -96,4 +123,8 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Return the filters by name."""
-        return {"action_commands": action_commands, "action_failures": action_failures}
+        return {
+            "action_commands": action_commands,
+            "action_failures": action_failures,
+            "surroundings": surroundings,
+        }

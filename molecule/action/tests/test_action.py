@@ -29,3 +29,12 @@ def test_the_script_is_for_who_runs_it_alone(node):
         node("desk-1").file(f"/data/jobs/{path}") for path in ("where/where.sh", "root/root.py")
     )
     assert (own.user, own.mode, roots.user, roots.mode) == ("ada", 0o500, "root", 0o500)
+
+
+def test_all_that_a_script_prints_is_kept_though_its_play_saw_only_some_of_it(node):
+    shown = node("desk-1").check_output(FOLLOW.format("chatty"))
+    assert shown.splitlines() == [str(number) for number in range(1, 100_001)]
+
+
+def test_who_may_not_become_root_has_run_nothing(node):
+    assert not node("desk-1").file("/data/jobs/refused").exists

@@ -31,3 +31,7 @@ def test_the_file_of_a_job_is_for_its_member_alone(node):
 @pytest.mark.parametrize(("name", "job"), [("desk-1", "arguments"), ("desk-2", "hello")])
 def test_a_job_is_on_the_node_that_was_named_or_else_on_the_first(node, name, job):
     assert not node(name).file(f"/data/jobs/{job}").exists
+
+
+def test_a_job_that_was_waited_for_is_over_when_its_play_is(node):
+    assert '"state": "done", "rc": 0' in node("desk-1").check_output("epic-job show awaited")

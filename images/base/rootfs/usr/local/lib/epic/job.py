@@ -209,6 +209,7 @@ def follow(
     trailer: bool = False,
     seconds: float = math.inf,
     most: float = math.inf,
+    wait: bool = False,
 ) -> int:
     """Pass on the output of a job until it ended; return its exit code.
 
@@ -220,6 +221,7 @@ def follow(
             whoever reads it knows that nothing was lost.
         seconds: Stop after this time, though the job goes on; the exit code is then 0.
         most: Stop after as many bytes.
+        wait: Do not stop then: pass on no more, but see the end.
     """
     end = time.monotonic() + seconds
     try:
@@ -235,10 +237,11 @@ def follow(
             for source, target in zip(sources, (1, 2), strict=True):
                 moved += copy(source, target, most - moved)
             most -= moved
-            if most <= 0:
+            is_enough = most <= 0 and not wait
+            if is_enough:
                 # There may be more: who follows on learns how it ended.
                 status = "running"
-            if status in ("done", "vanished") or most <= 0 or time.monotonic() > end:
+            if status in ("done", "vanished") or is_enough or time.monotonic() > end:
                 return told(status, rc, sources, trailer=trailer)
             pause = 0.01 if moved else min(pause * 1.5, 0.1)
             time.sleep(pause)
@@ -437,7 +440,7 @@ def call_start(job: str, args: list[str]) -> int:
     if code or "--follow" not in given:
         return code
     seconds, most = int(given["--follow"]) / 1000, int(given.get("--most", SHORT))
-    follow(job, (0, 0), trailer=True, seconds=seconds, most=most)
+    follow(job, (0, 0), trailer=True, seconds=seconds, most=most, wait="--wait" in given)
     return 0
 
 
@@ -465,7 +468,17 @@ def plain(act: Callable[[str], int]) -> Callable[[str, list[str]], int]:
     return call
 
 
-START_OPTIONS = ["user=", "sudo", "timeout=", "limit=", "env=", "script=", "follow=", "most="]
+START_OPTIONS = [
+    "user=",
+    "sudo",
+    "timeout=",
+    "limit=",
+    "env=",
+    "script=",
+    "follow=",
+    "most=",
+    "wait",
+]
 VERBS: dict[str, Callable[[str, list[str]], int]] = {
     "start": call_start,
     "follow": call_follow,
