@@ -41,6 +41,12 @@ def is_python_file(file: str) -> bool:
     return PurePosixPath(file).suffix in PY_FILE_KINDS
 
 
+def archive_of(item: str) -> tuple[str, str]:
+    """Return an archive's file, and what its folder is called: empty for the archive's own name."""
+    file, _, name = item.partition("#")
+    return file, name
+
+
 def is_inside(file: str) -> bool:
     """Whether a path means a file inside the nodes, and not one of this machine."""
     return file.startswith(INSIDE)
@@ -66,6 +72,9 @@ class JobRequest:
         arguments: The program's arguments.
         conf: Spark's properties for this job.
         py_files: More Python files for the driver and the executors.
+        jars: More jars for their class paths.
+        files: Files for their working folders, which `SparkFiles.get` finds.
+        archives: Archives that are unpacked there, with `#name` behind one for its folder.
         main_class: The main class of a jar whose manifest names none.
         name: The application's name; the program's own choice if empty.
         environment: Variables that the program finds in its environment.
@@ -78,12 +87,21 @@ class JobRequest:
     arguments: tuple[str, ...] = ()
     conf: Mapping[str, str] = field(default_factory=dict)
     py_files: tuple[str, ...] = ()
+    jars: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    archives: tuple[str, ...] = ()
     main_class: str = ""
     name: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
     on: str = ""
     timeout_seconds: int = 0
     title: str = ""
+
+    @property
+    def all_files(self) -> tuple[str, ...]:
+        """The program's file and all that goes along with it."""
+        archives = (archive_of(item)[0] for item in self.archives)
+        return (self.file, *self.py_files, *self.jars, *self.files, *archives)
 
     @property
     def called(self) -> str:
@@ -96,6 +114,9 @@ class JobRequest:
             "arguments": list(self.arguments),
             "conf": _without_secrets(self.conf),
             "py_files": list(self.py_files),
+            "jars": list(self.jars),
+            "files": list(self.files),
+            "archives": list(self.archives),
             "class": self.main_class,
             "environment": _without_secrets(self.environment),
             "on": self.on,

@@ -16,6 +16,14 @@ FOLDER = "/data/jobs/{id}.files/"
 # runs a notebook.
 OUTPUT, APPLICATIONS, NOTEBOOK = "output", "applications", "notebook.py"
 
+# What goes along with a program, by spark-submit's options.
+_CARRIED = {
+    "--py-files": "py_files",
+    "--jars": "jars",
+    "--files": "files",
+    "--archives": "archives",
+}
+
 JUPYTER_PYTHON = "/opt/jupyter/bin/python"
 # The Python of R's bridge to PySpark, which epic-job does not take over from the node.
 R_PYTHON = {"RETICULATE_PYTHON": "/opt/venv/bin/python"}
@@ -42,6 +50,13 @@ prune() {
 shift
 """
 _GO_ON = 'exec "$@"'
+_WAIT = """
+epic-job follow "$1" --from-start >/dev/null 2>&1
+code=$?
+tail -n 50 "/data/jobs/$1/stdout" | tail -c 16384
+tail -n 50 "/data/jobs/$1/stderr" | tail -c 16384 >&2
+exit "$code"
+"""
 # The member's own folders, in which nobody else reads.
 _FOLDERS = """
 install -d -m 0750 -o "$1" -g "$1" "$2" "$2output"
@@ -60,13 +75,13 @@ def job_files(job: Mapping[str, Any], uid: int, notebook_runner: str) -> dict[st
     """Return the files to put into the node, as the module epic_exec takes them.
 
     Args:
-        job: `id`, `file` and `py_files`.
+        job: `id`, `file`, `py_files`, `jars`, `files` and `archives`.
         uid: The user id of whose they will be; nobody else can read them.
         notebook_runner: The controller's path of the program that runs notebooks.
     """
     files = {
         job_path(file, job["id"]): {"src": file, "mode": "0600", "uid": uid, "gid": uid}
-        for file in [job["file"], *job["py_files"]]
+        for file in [job["file"], *job["py_files"], *job["jars"], *job["files"], *_archives(job)]
         if not file.startswith(INSIDE)
     }
     if _kind(job) == ".ipynb":
@@ -81,8 +96,8 @@ def job_command(job: Mapping[str, Any], keep: int) -> list[str]:
     are, with the same settings in PYSPARK_SUBMIT_ARGS, where PySpark looks for them.
 
     Args:
-        job: `id`, `user`, `file`, `arguments`, `conf`, `py_files`, `class`, `name`, `environment`,
-            and `timeout_seconds` (0: none).
+        job: `id`, `user`, `file`, `arguments`, `conf`, `py_files`, `jars`, `files`, `archives`,
+            `class`, `name`, `environment`, and `timeout_seconds` (0: none).
         keep: Of how many jobs and actions the node keeps what they left.
     """
     folder = FOLDER.format(id=job["id"])
@@ -112,6 +127,14 @@ def job_command(job: Mapping[str, Any], keep: int) -> list[str]:
     return [*before, *start, *variables, "--", *command, *map(str, job["arguments"])]
 
 
+def job_waiting(job_id: str) -> list[str]:
+    """Return the command that waits for a job's end in its node, and ends as it did.
+
+    It prints the last lines of either stream alone, since ansible-runner drops what is too long.
+    """
+    return ["bash", "-c", _WAIT, "bash", job_id]
+
+
 def jobs_kept(commands: list[dict[str, Any]], keep: int) -> list[dict[str, Any]]:
     """Return commands for nodes that first remove what all but the newest jobs have left there.
 
@@ -135,9 +158,14 @@ def _options(job: Mapping[str, Any]) -> list[str]:
         options += ["--class", job["class"]]
     for key, value in job["conf"].items():
         options += ["--conf", f"{key}={value}"]
-    if job["py_files"]:
-        options += ["--py-files", ",".join(job_path(file, job["id"]) for file in job["py_files"])]
+    for option, key in _CARRIED.items():
+        if job[key]:
+            options += [option, ",".join(job_path(file, job["id"]) for file in job[key])]
     return options
+
+
+def _archives(job: Mapping[str, Any]) -> list[str]:
+    return [archive.partition("#")[0] for archive in job["archives"]]
 
 
 class FilterModule:
@@ -145,4 +173,9 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Return the filters by name."""
-        return {"job_command": job_command, "job_files": job_files, "jobs_kept": jobs_kept}
+        return {
+            "job_command": job_command,
+            "job_files": job_files,
+            "job_waiting": job_waiting,
+            "jobs_kept": jobs_kept,
+        }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +14,7 @@ from epic_runner import jobs, tracking
 from epic_runner.actions.printing import write
 from epic_runner.cli.common import (
     FIRST_ADMIN,
+    Command,
     as_option,
     env_option,
     seconds_of,
@@ -34,6 +36,18 @@ LAST_WORDS_SECONDS = 2.0
 CUT_OFF = "Interrupted at the job's start; epic-run job list tells whether it runs."
 
 
+def _carried(option: str, name: str, what: str) -> Callable[[Command], Command]:
+    """Return what adds an option for files that go along with the program."""
+    return click.option(
+        option, name, multiple=True, metavar="FILES",
+        help=f"{what}, divided by commas. May be repeated.",
+    )  # fmt: skip
+
+
+def _divided(values: Iterable[str]) -> tuple[str, ...]:
+    return tuple(item for value in values for item in value.split(",") if item)
+
+
 @click.command(cls=WithArguments)
 @click.argument("cluster")
 @click.argument("file")
@@ -42,10 +56,10 @@ CUT_OFF = "Interrupted at the job's start; epic-run job list tells whether it ru
     "--conf", "-c", "conf", multiple=True, metavar="KEY=VALUE",
     help="A property of Spark, such as spark.cores.max=2. May be repeated.",
 )  # fmt: skip
-@click.option(
-    "--py-files", "py_files", multiple=True, metavar="FILES",
-    help="More Python files (.py, .zip, .egg), divided by commas. May be repeated.",
-)  # fmt: skip
+@_carried("--py-files", "py_files", "More Python files (.py, .zip, .egg)")
+@_carried("--jars", "jars", "More jars for the class paths of driver and executors")
+@_carried("--files", "files", "Files for their working folders, found by SparkFiles.get")
+@_carried("--archives", "archives", "Archives unpacked there, in a folder as by env.tar.gz#env")
 @click.option("--class", "main_class", default="", help="The main class of a jar.")
 @click.option("--name", "-n", default="", help="The name of the Spark application.")
 @env_option("program")
@@ -65,6 +79,9 @@ def submit(
     *,
     conf: tuple[str, ...],
     py_files: tuple[str, ...],
+    jars: tuple[str, ...],
+    files: tuple[str, ...],
+    archives: tuple[str, ...],
     main_class: str,
     name: str,
     environment: tuple[str, ...],
@@ -92,12 +109,16 @@ def submit(
       epic-run submit lab --background --timeout 2h report.ipynb
       epic-run submit sandbox --on big train.py
       epic-run submit lab --py-files features.py,lib.zip /tenant/jobs/score.py
+      epic-run submit lab --jars udf.jar --files rates.csv --archives env.tar.gz#env job.py
     """
     request = JobRequest(
         file=file,
         arguments=arguments,
         conf=pairs("--conf", conf),
-        py_files=tuple(item for files in py_files for item in files.split(",") if item),
+        py_files=_divided(py_files),
+        jars=_divided(jars),
+        files=_divided(files),
+        archives=_divided(archives),
         main_class=main_class,
         name=name,
         environment=pairs("--env", environment),

@@ -15,7 +15,8 @@ from epic_runner import programs
 from epic_runner.cron import local_zone, next_time
 from epic_runner.errors import InputError
 from epic_runner.lifecycle import acting_user
-from epic_runner.spec.jobs import file_path
+from epic_runner.spec.checks import Checked
+from epic_runner.spec.jobs import CARRIED, file_path
 from epic_runner.spec.load import Documents
 from epic_runner.spec.models import Job
 from epic_runner.store import ScheduleRecord, Timing
@@ -100,10 +101,9 @@ def _scheduled(
         _template(documents, template, files) for template in filter(None, [job.cluster.template])
     ]
     submit["file"] = _brought(file_path(source, job.submit.file), files)
-    if job.submit.py_files:
-        submit["py_files"] = [
-            _brought(file_path(source, item), files) for item in job.submit.py_files
-        ]
+    for key in CARRIED:
+        if items := getattr(job.submit, key):
+            submit[key] = [_carried(source, item, files) for item in items]
     if sum(map(len, files.values())) > LARGEST_BYTES:
         raise InputError(
             f"The files of the job {job.name} have more than {LARGEST_BYTES // 2**20} MiB.",
@@ -152,6 +152,13 @@ def _template(documents: Documents, name: str, files: dict[str, bytes]) -> dict[
             for item in data["actions"]
         ]
     return data
+
+
+def _carried(source: Checked, item: str, files: dict[str, bytes]) -> str:
+    """Return how a file that goes along is named in the job, with an archive's folder."""
+    file, _, folder = item.partition("#")
+    name = _brought(file_path(source, file), files)
+    return f"{name}#{folder}" if folder else name
 
 
 def _brought(path: str, files: dict[str, bytes]) -> str:

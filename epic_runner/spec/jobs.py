@@ -13,6 +13,9 @@ from epic_runner.spec.models import Job, Template
 from epic_runner.spec.reader import Path, Problem, path_text, quoted
 from epic_runner.spec.resolve import Context
 
+# The keys of `submit` that list what goes along with the program.
+CARRIED = ("py_files", "jars", "files", "archives")
+
 
 def file_path(checked: Checked, file: str) -> str:
     """Return the path of a job's file: inside the nodes, or of this machine.
@@ -35,6 +38,9 @@ def request_of(checked: Checked) -> JobRequest:
         arguments=submit.args,
         conf=dict(submit.conf),
         py_files=tuple(file_path(checked, file) for file in submit.py_files),
+        jars=tuple(file_path(checked, file) for file in submit.jars),
+        files=tuple(file_path(checked, file) for file in submit.files),
+        archives=tuple(file_path(checked, file) for file in submit.archives),
         main_class=submit.main_class or "",
         name=submit.name or job.name,
         environment=dict(submit.env),
@@ -145,11 +151,14 @@ def _file_mistakes(checked: Checked, job: Job) -> _Mistakes:
     if job.submit.args and not programs.takes_arguments(job.submit.file):
         hint = "Give it variables, by submit.env, and read them with os.environ."
         yield ("submit", "args"), "submit.args: a notebook takes no arguments.", hint
-    if name := programs.called_alike((job.submit.file, *job.submit.py_files)):
-        message = f"submit.py_files: two files of the job are called {name}."
-        yield ("submit", "py_files"), message, "Rename one of them."
     files: list[tuple[Path, str]] = [(("submit", "file"), job.submit.file)]
-    files += [(("submit", "py_files", n), file) for n, file in enumerate(job.submit.py_files)]
+    for key in CARRIED:
+        files += [(("submit", key, n), file) for n, file in enumerate(getattr(job.submit, key))]
+    files = [(path, programs.archive_of(file)[0]) for path, file in files]
+    if name := programs.called_alike(file for _, file in files):
+        path = next(path for path, file in reversed(files) if FilePath(file).name == name)
+        message = f"submit.{path[1]}: two files of the job are called {name}."
+        yield path[:2], message, "Rename one of them."
     for path, file in files:
         found = file_path(checked, file)
         if not programs.is_inside(file) and not FilePath(found).is_file():

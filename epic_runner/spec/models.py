@@ -122,6 +122,12 @@ def _program(value: str) -> str:
     return value
 
 
+def _without_comma(value: str) -> str:
+    if "," in value:
+        raise refusal("must have no comma, which divides files for Spark")
+    return value
+
+
 def _python_file(value: str) -> str:
     if not programs.is_python_file(value):
         raise refusal(f"must be a file that ends in {' or '.join(programs.PY_FILE_KINDS)}")
@@ -263,6 +269,20 @@ ProgramFile = Annotated[
 ]
 PythonFiles = Annotated[
     tuple[Annotated[str, AfterValidator(_printable), AfterValidator(_python_file)], ...],
+    BeforeValidator(_as_tuple),
+    AfterValidator(_distinct),
+    Field(json_schema_extra={"uniqueItems": True}),
+]
+CarriedFiles = Annotated[
+    tuple[
+        Annotated[
+            str,
+            Field(min_length=1, max_length=4096),
+            AfterValidator(_printable),
+            AfterValidator(_without_comma),
+        ],
+        ...,
+    ],
     BeforeValidator(_as_tuple),
     AfterValidator(_distinct),
     Field(json_schema_extra={"uniqueItems": True}),
@@ -556,6 +576,13 @@ class JobSubmit(Part):
     ] = Field(default_factory=dict, description="Properties of Spark, such as spark.cores.max.")
     py_files: PythonFiles = Field(
         (), description="More Python files (.py, .zip, .egg) for the driver and the executors."
+    )
+    jars: CarriedFiles = Field((), description="More jars for the class paths of both.")
+    files: CarriedFiles = Field(
+        (), description="Files for the working folders of both, which SparkFiles.get finds."
+    )
+    archives: CarriedFiles = Field(
+        (), description="Archives that are unpacked there, with #name behind one for its folder."
     )
     main_class: Title | None = Field(
         None, alias="class", description="The main class of a jar whose manifest names none."

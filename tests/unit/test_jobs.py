@@ -42,7 +42,8 @@ JOB = JobRecord(
 def wanted(**values: Any) -> dict[str, Any]:
     defaults = {
         "id": "j1", "user": "ada", "file": "/home/me/train.py", "arguments": [], "conf": {},
-        "py_files": [], "class": "", "name": "", "environment": {}, "timeout_seconds": 0,
+        "py_files": [], "jars": [], "files": [], "archives": [],
+        "class": "", "name": "", "environment": {}, "timeout_seconds": 0,
     }  # fmt: skip
     return {**defaults, **values}
 
@@ -74,6 +75,8 @@ def test_a_file_that_is_too_large_is_refused_with_where_to_put_it(
         (lambda _job: JobRequest("."), "not clear how to run"),
         (lambda job: JobRequest(job, py_files=("lib.tar",)), r"lib\.tar is none of"),
         (lambda job: JobRequest(job, py_files=(job,)), r"Two files of the job are called job\.py"),
+        (lambda job: JobRequest(job, jars=("/no/udf.jar",)), "udf.jar: No such file"),
+        (lambda job: JobRequest(job, archives=("/no/env.zip#env",)), "env.zip: No such file"),
         (lambda job: JobRequest(job, conf={"a b": "1"}), '"a b" is no name of a Spark property'),
         (lambda job: JobRequest(job, environment={"1A": ""}), "no name of an environment"),
     ],
@@ -155,6 +158,24 @@ def test_a_python_program_is_put_into_the_node_and_submitted() -> None:
         "/data/jobs/j1.files/a.py": {
             "src": "/me/a.py", "mode": "0600", "uid": 20000, "gid": 20000,
         },
+    }  # fmt: skip
+
+
+def test_jars_files_and_archives_go_along_with_a_program() -> None:
+    job = wanted(
+        jars=["/me/udf.jar", "/tenant/big.jar"], files=["/me/rates.csv"],
+        archives=["/me/env.tar.gz#env"],
+    )  # fmt: skip
+    command = started_by(filters.job_command(job, 5))
+    folder = "/data/jobs/j1.files/"
+    assert command[command.index("spark-submit") + 1 : -1] == [
+        "--jars", f"{folder}udf.jar,/tenant/big.jar", "--files", f"{folder}rates.csv",
+        "--archives", f"{folder}env.tar.gz#env",
+    ]  # fmt: skip
+    files = filters.job_files(job, 20000, "runner.py")
+    assert {path.removeprefix(folder): file["src"] for path, file in files.items()} == {
+        "train.py": "/home/me/train.py", "udf.jar": "/me/udf.jar", "rates.csv": "/me/rates.csv",
+        "env.tar.gz": "/me/env.tar.gz",
     }  # fmt: skip
 
 
