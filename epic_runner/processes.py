@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import shutil
 import signal
 import subprocess
 import sys
@@ -106,6 +107,15 @@ def detached(
             stdin=subprocess.PIPE if before else subprocess.DEVNULL, stdout=file, stderr=file,
             start_new_session=True, cwd="/", env={**os.environ, "PYTHONSAFEPATH": "1"},
         )  # fmt: skip
+
+
+def ending_with_this_process(command: Sequence[str]) -> list[str]:
+    """Return a command that gets SIGTERM when the thread that starts it is gone, however it ends.
+
+    By util-linux's setpriv, prctl(2) PR_SET_PDEATHSIG; a machine without it leaves it running.
+    """
+    program = shutil.which("setpriv")
+    return [program, "--pdeathsig", "TERM", "--", *command] if program else [*command]
 
 
 def seen_by_plays(environment: Mapping[str, str]) -> dict[str, str]:

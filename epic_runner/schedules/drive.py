@@ -20,9 +20,9 @@ from typing import Any
 
 import yaml
 
-from epic_runner.errors import InputError, StoreUnavailable
+from epic_runner.errors import InputError, NotFound, StoreUnavailable
 from epic_runner.operations import is_alive, new_id, settled
-from epic_runner.processes import CANCELLED, detached, started
+from epic_runner.processes import CANCELLED, detached, ending_with_this_process, started
 from epic_runner.resources import home, private_directory
 from epic_runner.schedules.decide import outdated, retry
 from epic_runner.store import RunRecord, ScheduleRecord, Store
@@ -99,9 +99,16 @@ def drive(store: Store, key: str, write: Write = lambda _piece: None) -> RunReco
 
 
 def finish(store: Store, schedule: ScheduleRecord, run: RunRecord) -> None:
-    """Record how a run ended, and plan its repetition where the policy wants one."""
+    """Record how a run ended, and plan its repetition where the policy wants one.
+
+    Who comes first says how it ended: of two services that see its driver dead, or of one and the
+    driver itself.
+    """
 
     def change(transaction: Any) -> list[str]:
+        with contextlib.suppress(NotFound):  # the schedule was removed meanwhile
+            if transaction.run(run.id).is_over:
+                return []
         transaction.set_run(run.id, **_changes(run))
         again = retry(schedule, run, time.time())
         names = {(item.tenant, item.name) for item in transaction.schedules(run.tenant)}
@@ -147,7 +154,9 @@ def _run(
     with (
         (folder / LOG_FILE).open("wb", buffering=0) as log,
         subprocess.Popen(
-            command(schedule),
+            # A run whose driver is killed counts as interrupted: the job must not go on beside the
+            # one that takes its place.
+            ending_with_this_process(command(schedule)),
             cwd=folder,
             env=environment,
             stdin=subprocess.DEVNULL,

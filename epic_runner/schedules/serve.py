@@ -6,6 +6,7 @@ others, so it is begun once.
 
 from __future__ import annotations
 
+import platform
 import subprocess
 import sys
 import time
@@ -17,7 +18,7 @@ from epic_runner.errors import StoreUnavailable
 from epic_runner.operations import new_id
 from epic_runner.schedules import drive
 from epic_runner.schedules.decide import due
-from epic_runner.store import RunRecord, Store
+from epic_runner.store import RunRecord, ScheduleRecord, Store
 
 # How often the store is asked for what is due: others may add schedules at any time.
 PAUSE_SECONDS = 5.0
@@ -37,14 +38,12 @@ def tick(store: Store, say: Say, begin: Begin = drive.begin) -> None:
     Raises:
         StoreUnavailable: The store is away.
     """
+    dead = _dead(store)
+    if any(run.controller != platform.node() for run, _ in dead):
+        # After an outage of the store nobody's heartbeat is fresh: the others get time for one.
+        time.sleep(2 * drive.HEARTBEAT_SECONDS)
+        dead = _dead(store)
     now = time.time()
-    with store.read() as transaction:
-        dead = [
-            (run, schedule)
-            for schedule in transaction.schedules()
-            for run in transaction.runs(schedule.tenant, schedule.name, is_open=True)
-            if drive.is_dead(run, now)
-        ]
     for run, schedule in dead:
         say(f"{_name(run)} was interrupted: its process on {run.controller} is gone")
         drive.bury(store, run, schedule)
@@ -102,6 +101,18 @@ def begin_sweep() -> subprocess.Popen[str]:
         stdin=subprocess.DEVNULL,
         text=True,
     )
+
+
+def _dead(store: Store) -> list[tuple[RunRecord, ScheduleRecord]]:
+    """Return the runs that are recorded as running and that nobody drives."""
+    now = time.time()
+    with store.read() as transaction:
+        return [
+            (run, schedule)
+            for schedule in transaction.schedules()
+            for run in transaction.runs(schedule.tenant, schedule.name, is_open=True)
+            if drive.is_dead(run, now)
+        ]
 
 
 def _claim(transaction: Any, schedule: Any, now: float) -> Any:

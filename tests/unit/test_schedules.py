@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime
@@ -23,7 +24,7 @@ from spec_samples import mistakes_in
 from epic_runner import cron
 from epic_runner.cli.schedule import schedule
 from epic_runner.errors import EpicError, InputError, NotFound
-from epic_runner.processes import started
+from epic_runner.processes import ending_with_this_process, started
 from epic_runner.schedules import drive, install, serve
 from epic_runner.schedules.decide import KEPT_RUNS, Due, due, outdated, retry
 from epic_runner.schedules.reading import schedules_of
@@ -273,6 +274,56 @@ def test_a_run_whose_process_is_gone_is_interrupted_and_tried_again(store: Store
     assert (interrupted.state, waiting.state) == ("interrupted", "waiting")
     assert waiting.attempt == 2
     assert "is gone" in said[0]
+
+
+def test_a_run_that_two_services_see_interrupted_is_tried_again_once(store: Store) -> None:
+    schedule = put(store, timing=replace(nightly().timing, retries=1))
+    with store.transaction() as transaction:
+        transaction.add_run(a_run("running"))
+    for _ in range(2):
+        drive.bury(store, a_run("running"), schedule)
+    assert sorted(run.state for run in runs_of(store)) == ["interrupted", "waiting"]
+
+
+def test_a_driver_elsewhere_gets_time_for_a_heartbeat(store: Store, monkeypatch) -> None:
+    put(store)
+    stale = {**drive.driver(), "controller": "elsewhere", "heartbeat_at": time.time() - 3600}
+    with store.transaction() as transaction:
+        transaction.set_schedule("work", "nightly", next_at=time.time() + DAY)
+        transaction.add_run(replace(a_run("running"), **stale))
+
+    def beat(_seconds: float) -> None:
+        with store.transaction() as transaction:
+            transaction.set_run("running", heartbeat_at=time.time())
+
+    monkeypatch.setattr(serve.time, "sleep", beat)
+    serve.tick(store, lambda _text: None, lambda _store, _run: None)
+    assert [run.state for run in runs_of(store)] == ["running"]
+    monkeypatch.setattr(serve.time, "sleep", lambda _seconds: None)
+    with store.transaction() as transaction:
+        transaction.set_run("running", heartbeat_at=time.time() - 3600)
+    serve.tick(store, lambda _text: None, lambda _store, _run: None)
+    assert runs_of(store)[-1].state == "interrupted"
+
+
+def test_a_job_ends_with_its_driver(tmp_path: Path) -> None:
+    child = ending_with_this_process(["sleep", "300"])
+    text = f"import subprocess as s, sys, time; print(s.Popen({child!r}).pid, flush=True); "
+    with subprocess.Popen(
+        [sys.executable, "-c", text + "time.sleep(300)"], stdout=subprocess.PIPE, cwd=tmp_path
+    ) as parent:
+        assert parent.stdout
+        pid = int(parent.stdout.readline())
+        until(lambda: b"sleep" in Path(f"/proc/{pid}/cmdline").read_bytes()[:6])
+        parent.kill()
+    until(lambda: not started(pid))
+
+
+def until(is_so: Callable[[], bool], seconds: float = 10.0) -> None:
+    end = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 def test_a_sweep_is_due_when_nobody_has_looked_at_a_cluster_for_so_long(store: Store) -> None:
