@@ -25,6 +25,8 @@ from epic_runner.hosts import Host
 # How long a follower tries to find its script again after the connection to Docker broke off.
 RECONNECT_SECONDS = 60.0
 RECONNECT_PAUSE_SECONDS = 0.5
+# After how long people are told of it.
+MOMENT_SECONDS = 5.0
 # How often a follower that ended without a word is started again.
 MOST_TRIES = 3
 
@@ -115,6 +117,9 @@ class Follower(threading.Thread):
         key: The script's id in its node; it may still be starting.
         seen: Takes what it prints.
         over: Called at the end, in this thread.
+        patience_seconds: For how long it tries to find the script again when the connection to
+            Docker broke off.
+        silent: Called, in this thread, with what is wrong when that takes longer than a moment.
     """
 
     def __init__(
@@ -124,9 +129,14 @@ class Follower(threading.Thread):
         key: str,
         seen: Seen,
         over: Callable[[], None] = lambda: None,
+        *,
+        patience_seconds: float = RECONNECT_SECONDS,
+        silent: Callable[[str], None] = lambda _why: None,
     ) -> None:
         super().__init__(daemon=True)
         self._over = over
+        self._patience_seconds = patience_seconds
+        self._silent = silent
         self._reach, self._container, self._key, self._seen = reach, container, key, seen
         self._guard = threading.Lock()
         self._pouring: docker_exec.Pouring | None = None
@@ -143,7 +153,7 @@ class Follower(threading.Thread):
         self._over()
 
     def give_up(self) -> None:
-        """Stop following; the script is left as it is."""
+        """Stop following; the script is left as it is, and its end stays unknown."""
         with self._guard:
             self._is_given_up = True
             if self._pouring:
@@ -161,17 +171,21 @@ class Follower(threading.Thread):
         return self._ended
 
     def _follow(self) -> Ended:
-        silent_since, tries = math.inf, 0
+        silent_since, tries, is_told = math.inf, 0, False
         while not self._is_given_up:
             before = self._seen.counts
             try:
                 self._pour()
                 ended = self._seen.ended()
-            except DockerUnavailable:
+            except DockerUnavailable as problem:
                 self._seen.ended()
                 now = time.monotonic()
-                silent_since = now if self._seen.counts != before else min(silent_since, now)
-                if now - silent_since > RECONNECT_SECONDS:
+                if self._seen.counts != before or silent_since == math.inf:
+                    silent_since, is_told = now, False
+                if not is_told and now - silent_since > MOMENT_SECONDS:
+                    is_told = True
+                    self._silent(problem.message)
+                if now - silent_since > self._patience_seconds:
                     raise
                 time.sleep(RECONNECT_PAUSE_SECONDS)
                 continue
@@ -182,7 +196,7 @@ class Follower(threading.Thread):
             tries = 0 if self._seen.counts != before else tries + 1
             if tries == MOST_TRIES:
                 break
-        return self._left()
+        return Ended("running") if self._is_given_up else self._left()
 
     def _left(self) -> Ended:
         """Return the result that a script has left in its node, also in one that has stopped."""
@@ -208,19 +222,27 @@ def result(host: Host, container: str, key: str) -> int | None:
 
 
 def read_output(
-    host: Host, node: Node, key: str, write: docker_exec.Write, *, follow: bool
+    reach: Callable[[], Host], node: Node, key: str, write: docker_exec.Write, *, follow: bool
 ) -> None:
     """Pass on what a script printed in its node; with `follow`, until it ends.
+
+    Args:
+        reach: Finds the way to the node's host; called again when one broke off.
+        node: The node.
+        key: The script's id in its node.
+        write: Takes what it printed.
+        follow: Whether to go on until it ends.
 
     Raises:
         NotFound: The node knows nothing of it.
         EpicError: The node does not run.
     """
+    host = reach()
     told = show(host, node.container, key)
     if told is None:
         raise NotFound(f"{node.name} knows nothing of {key}.")
     if follow or told["state"] != "running":
-        follower = Follower(lambda: host, node.container, key, Seen(write))
+        follower = Follower(reach, node.container, key, Seen(write))
         follower.start()
         follower.result()
         return

@@ -17,10 +17,10 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from epic_runner import connections, docker_api, docker_exec, programs
+from epic_runner import connections, docker_api, docker_exec, programs, ssh, tracking
 from epic_runner.actions.due import awaited
 from epic_runner.cluster import Node
-from epic_runner.errors import InputError, NotFound, OperationFailed
+from epic_runner.errors import EpicError, InputError, NotFound, OperationFailed
 from epic_runner.hosts import Host
 from epic_runner.inventory import cluster_inventory
 from epic_runner.lifecycle import Context, acting_user
@@ -41,6 +41,10 @@ CONNECTION_FOLDER = "/etc/spark/connections/{}"
 NEED_JUPYTER = (".R", ".r", ".ipynb")
 
 
+class Cancelled(EpicError):
+    """A job was cancelled before it began."""
+
+
 def check(request: JobRequest) -> None:
     """Refuse what could not run, before anything is started.
 
@@ -56,7 +60,7 @@ def check(request: JobRequest) -> None:
     for file in request.py_files:
         if not programs.is_python_file(file):
             raise InputError(f"{file} is none of {', '.join(programs.PY_FILE_KINDS)}.")
-    brought = [file for file in (request.file, *request.py_files) if not programs.is_inside(file)]
+    brought = [file for file in request.all_files if not programs.is_inside(file)]
     for file in brought:
         _check_file(Path(file))
     if name := programs.called_alike(brought):
@@ -198,6 +202,7 @@ def start(
             first moment, and cancel it whenever it is interrupted.
 
     Raises:
+        Cancelled: Somebody has cancelled the job before it began.
         InputError: The request, the user or the cluster's state does not allow it.
         OperationFailed: A node that should run does not, or the job could not be started.
     """
@@ -223,6 +228,8 @@ def start(
     with context.store.transaction() as transaction:
         if record is None:
             transaction.add_job(job)
+        elif transaction.job(job.id).state == "cancelling":
+            raise Cancelled(f"The job {job.id} was cancelled before it began.")
         else:
             place = {"node": job.node, "host": job.host, "user": job.user}
             transaction.set_job(job.id, state=job.state, **place)
@@ -247,7 +254,11 @@ def start(
         # A short one may be over by now.
         if transaction.job(job.id).state == "starting":
             transaction.set_job(job.id, state="running")
-        return transaction.job(job.id)
+        job = transaction.job(job.id)
+    if job.state in ("cancelling", "cancelled"):
+        # Who cancelled it may have come to its node before the job did.
+        tracking.end_in_node(ssh.nearby(context.hosts[node.host]), node, job.id)
+    return job
 
 
 def _acting(context: Context, owner: TenantRecord, job: JobRecord, user: str | None) -> str:
@@ -286,6 +297,9 @@ def job_inventory(
         "job_arguments": list(request.arguments),
         "job_conf": dict(request.conf),
         "job_py_files": [_resolved(file) for file in request.py_files],
+        "job_jars": [_resolved(file) for file in request.jars],
+        "job_files": [_resolved(file) for file in request.files],
+        "job_archives": [_resolved(file) for file in request.archives],
         "job_class": request.main_class,
         "job_name": request.name,
         "job_environment": {

@@ -8,6 +8,7 @@ for the time being, which is not recorded. Neither is ever taken for a success.
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -51,6 +52,8 @@ class Following:
         write: Takes what it prints.
         stdout: How many bytes of stdout are known already.
         stderr: How many of stderr.
+        patience_seconds: For how long its host may be silent.
+        silent: Told of why it is, when that takes longer than a moment.
     """
 
     def __init__(
@@ -60,12 +63,18 @@ class Following:
         write: docker_exec.Write,
         stdout: int = 0,
         stderr: int = 0,
+        *,
+        patience_seconds: float = following.RECONNECT_SECONDS,
+        silent: Callable[[str], None] = lambda _why: None,
     ) -> None:
         self.job = job
         self._store = context.store
-        self._host, self._node = place(context, job)
+        self._reach, self._node = way(context, job)
         self._seen = Seen(write, stdout, stderr)
-        self._follower = Follower(lambda: self._host, self._node.container, job.id, self._seen)
+        self._follower = Follower(
+            self._reach, self._node.container, job.id, self._seen,
+            patience_seconds=patience_seconds, silent=silent,
+        )  # fmt: skip
         self._follower.start()
 
     def wait(self, seconds: float) -> None:
@@ -79,7 +88,7 @@ class Following:
             DockerUnavailable: Docker stayed away.
         """
         ended = self._follower.result()
-        found = spark_apps.ids(self._host, self._node, self.job.id)
+        found = spark_apps.ids(self._reach(), self._node, self.job.id)
         return followed(self._store, self.job, ended, self._seen.counts, found)
 
 
@@ -213,14 +222,17 @@ def cancel(context: Context, job: JobRecord) -> JobRecord:
         InputError: It is over, or its node is gone.
         EpicError: It could not be ended.
     """
-    if job.is_over:
-        raise InputError(f"The job {job.id} is over: {job.state}.")
-    host, node = place(context, job) if job.node else (None, None)
+    if job.node:
+        place(context, job)  # One that cannot be reached is not marked, since it goes on.
     with context.store.transaction() as transaction:
+        job = transaction.job(job.id)
+        if job.is_over:
+            raise InputError(f"The job {job.id} is over: {job.state}.")
         transaction.set_job(job.id, state="cancelling")
-    if host is None or node is None:
+    if not job.node:
         # Who makes its cluster looks at this before the job is started.
         return replace(job, state="cancelling")
+    host, node = place(context, job)
     end_in_node(host, node, job.id)
     told = following.show(host, node.container, job.id)
     now = time.time()
@@ -261,6 +273,18 @@ def place(context: Context, job: JobRecord) -> tuple[Host, Node]:
         NotFound: The node is gone, or has not been chosen yet.
         DockerUnavailable: Its host cannot be reached.
     """
+    reach, node = way(context, job)
+    return reach(), node
+
+
+def way(context: Context, job: JobRecord) -> tuple[Callable[[], Host], Node]:
+    """Return what finds the way to the host of a job's driver, whenever it is called; and its node.
+
+    The way may end, with its ssh; who follows a job for hours has to find another one.
+
+    Raises:
+        NotFound: The node is gone, or has not been chosen yet.
+    """
     node = node_of(_clusters(context.store, [job]).get((job.tenant, job.cluster)), job)
     if node is None or node.host not in context.hosts:
         raise NotFound(
@@ -268,7 +292,7 @@ def place(context: Context, job: JobRecord) -> tuple[Host, Node]:
             if not job.node
             else f"The node of the job {job.id} is gone, with what it knew of the job."
         )
-    return ssh.nearby(context.hosts[node.host]), node
+    return functools.partial(ssh.nearby, context.hosts[node.host]), node
 
 
 def node_of(cluster: ClusterRecord | None, job: JobRecord) -> Node | None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from epic_runner import docker_api, docker_exec, following, jobs, lifecycle, logs, tracking
+from epic_runner.actions.request import refusal
 from epic_runner.archives import unpacked
 from epic_runner.cluster import ClusterSpec
 from epic_runner.errors import EpicError, InputError, NotFound
@@ -37,6 +38,8 @@ KEPT = 100
 LARGEST_OUTPUT_BYTES = 256 * 2**20
 # How many last lines of each service are kept.
 SERVICE_LINES = 2000
+# How long the host of a job may be silent, as one is that is rebooted: its cluster goes after that.
+AWAY_SECONDS = 900.0
 # How long whoever takes over waits for the end of the process before it.
 LAST_BREATH_SECONDS = 10.0
 # The length of a cluster's name: the job's, a dash and some letters.
@@ -85,12 +88,14 @@ class Audience:
         started: Called with the job's record just before it is started on its cluster.
         write: Called with what it prints, and whether that was on stderr.
         ended: Called with the record of the job that is over, before its cluster is removed.
+        silent: Called with what is wrong while its host does not answer.
     """
 
     recorded: Callable[[JobRecord], None] = lambda _job: None
     started: Callable[[JobRecord], None] = lambda _job: None
     write: docker_exec.Write = lambda _data, _is_error: None
     ended: Callable[[JobRecord], None] = lambda _job: None
+    silent: Callable[[str], None] = lambda _why: None
 
 
 NOBODY = Audience()
@@ -143,12 +148,21 @@ def run_job(
     sweep(context.store)
     if plan.spec is None:
         return JobOutcome(_run_there(context, plan, audience))
-    if refusal := version_refusal(plan.spark_version, plan.spec.app, plan.spec.app_version):
-        raise InputError(*refusal)
+    if unfit := version_refusal(plan.spark_version, plan.spec.app, plan.spec.app_version):
+        raise InputError(*unfit)
     with context.store.transaction() as transaction:
-        owner = plan.user or _default_user(transaction, plan, plan.spec.tenant)
-        job = _record(plan, plan.spec.tenant, owner, keep=keep or plan.keep)
+        tenant = _tenant(transaction, plan, plan.spec.tenant)
+        user = plan.user or tenant.default_user() or ""
+        job = _record(plan, tenant.name, user, keep=keep or plan.keep)
+        # A tenant that is not known yet has no members; the launch tells that.
+        reason = refusal(tenant, user, sudo=False) if tenant.document else ""
+        if reason:
+            job = replace(
+                job, state="refused", reason=reason, ended_at=job.started_at, is_settled=True
+            )
         transaction.add_job(job)
+    if reason:
+        raise InputError(reason, "Nothing was made for the job.")
     audience.recorded(job)
     with _guarded(context.store, job.id) as guard:
         run = _Run(context, job, audience)
@@ -217,13 +231,12 @@ def cluster_name(job: str) -> str:
     return f"{job[: _LONGEST_NAME - _LETTERS - 1].rstrip('-')}-{uuid.uuid4().hex[:_LETTERS]}"
 
 
-def _default_user(transaction: Transaction, plan: JobPlan, tenant: str) -> str:
-    """Return who runs a job if nobody says so; empty where the tenant has nobody."""
-    document = plan.tenant_document
-    if document is None:
-        found = [record for record in transaction.tenants() if record.name == tenant]
-        document = found[0].document if found else {}
-    return TenantRecord(tenant, document, {}).default_user() or ""
+def _tenant(transaction: Transaction, plan: JobPlan, name: str) -> TenantRecord:
+    """Return a job's tenant as it will be; one with an empty document where it is not known."""
+    if plan.tenant_document is not None:
+        return TenantRecord(name, plan.tenant_document, {})
+    found = [record for record in transaction.tenants() if record.name == name]
+    return found[0] if found else TenantRecord(name, {}, {})
 
 
 def _record(plan: JobPlan, tenant: str, user: str, *, keep: bool) -> JobRecord:
@@ -240,8 +253,8 @@ def _run_there(context: Context, plan: JobPlan, audience: Audience) -> JobRecord
     with context.store.read() as transaction:
         cluster = transaction.find_cluster(str(plan.cluster), plan.tenant)
     spec = cluster.spec
-    if refusal := version_refusal(plan.spark_version, spec.app, spec.app_version):
-        raise InputError(*refusal)
+    if unfit := version_refusal(plan.spark_version, spec.app, spec.app_version):
+        raise InputError(*unfit)
     followings: list[tracking.Following] = []
 
     def announce(job: JobRecord) -> None:
@@ -315,17 +328,14 @@ class _Run:
             flavors=plan.flavors,
             user=plan.user,
         )
-        with self._context.store.read() as transaction:
-            is_cancelled = transaction.job(self._job.id).state == "cancelling"
-        if is_cancelled:
-            outcome = NodeOutcome("cancelled", None, "it had not begun", time.time())
-            self._end(outcome)
+        try:
+            self._job = jobs.start(
+                self._context, self._job.cluster, plan.request, tenant=self._job.tenant,
+                user=plan.user, record=self._job, announce=self._announce,
+            )  # fmt: skip
+        except jobs.Cancelled:
+            self._end(NodeOutcome("cancelled", None, "it had not begun", time.time()))
             return False
-        self._job = jobs.start(
-            self._context, self._job.cluster, plan.request, tenant=self._job.tenant,
-            user=plan.user, record=self._job, announce=self._announce,
-        )  # fmt: skip
-
         return True
 
     def _end(self, outcome: NodeOutcome) -> None:
@@ -349,7 +359,10 @@ class _Run:
                 kept.write(data)
             self._audience.write(data, is_error)
 
-        self._following = tracking.Following(self._context, self._job, write, *counts)
+        self._following = tracking.Following(
+            self._context, self._job, write, *counts,
+            patience_seconds=AWAY_SECONDS, silent=self._audience.silent,
+        )  # fmt: skip
         return self._following
 
     def has_begun(self) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import platform
 import queue
 import shutil
@@ -18,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
-from epic_runner import docker_exec, following, ssh
+from epic_runner import docker_exec, following, ssh, tracking
 from epic_runner.actions import decide, starting
 from epic_runner.actions.request import OUTPUT_BYTES, ActionRequest, check, chosen, refusal
 from epic_runner.cluster import STOP, Node
@@ -27,6 +28,7 @@ from epic_runner.errors import (
     DockerUnavailable,
     EpicError,
     InputError,
+    NotFound,
 )
 from epic_runner.everywhere import ask_all
 from epic_runner.following import Follower, Seen
@@ -41,8 +43,11 @@ from epic_runner.store.store import Transaction
 # How many nodes are asked at once.
 AT_ONCE = 32
 NOT_REACHED = "not reached"
+CANCELLED_BEFORE = f"{NOT_REACHED}: it was cancelled"
 # For how long the start on a node passes on what is printed: what ends by then is not followed.
 FOLLOW_MILLISECONDS = 400
+# How often a node is asked for an action whose turn there is still to come.
+TURN_PAUSE_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -160,7 +165,7 @@ def rejoin(context: Context, action: ActionRecord, audience: Audience = NOBODY) 
             f"Wait until it ends, or epic-run action cancel {action.id}.",
         )
     found = settle(context, action)
-    if found.state != "running":
+    if found.is_over:
         return found
     driver = _Driver(context, adopt(context, found), audience)
     return driver.to_its_end(driver.follow_on)
@@ -209,6 +214,9 @@ class _Driver:
         waiting = decide.batches(list(self._action.nodes), self._request.serial)
         for batch in waiting:
             self._run_batch(batch)
+            if self._is_cancelled:
+                self._settle_rest(CANCELLED_BEFORE)
+                break
             bad = decide.failed_nodes(self._outcomes)
             if bad and self._request.on_failure == STOP:
                 reason = f"{NOT_REACHED}: it failed on {decide.first_words(bad)}"
@@ -218,15 +226,25 @@ class _Driver:
 
     def cancel(self) -> None:
         """End what runs on nodes, and record that."""
-        self._is_cancelled = True
         running = [name for name, node in self._outcomes.items() if node.state == "running"]
-        end_on_nodes(self._context.hosts, self._action, [self._nodes[name] for name in running])
+        self._end_nodes(running)
         self._collect()
         # Nobody had begun to follow these yet.
         rest = [name for name in running if not self._outcomes[name].is_over]
         self._set({name: NodeOutcome("cancelled", None, "", time.time()) for name in rest})
-        self._settle_rest(f"{NOT_REACHED}: it was cancelled")
+        self._settle_rest(CANCELLED_BEFORE)
         self._finish()
+
+    def _end_nodes(self, names: Sequence[str]) -> None:
+        """End what runs on nodes; those that cannot be asked are unknown, and followed no more."""
+        self._is_cancelled = True
+        on = [self._nodes[name] for name in names]
+        problems = end_on_nodes(self._context.hosts, self._action, on)
+        for name in problems:
+            if follower := self._followers.pop(name, None):
+                follower.give_up()
+        now = time.time()
+        self._end({n: NodeOutcome("unknown", None, why, now) for n, why in problems.items()})
 
     # -- a batch ---------------------------------------------------------------------------
 
@@ -236,15 +254,37 @@ class _Driver:
             if name not in self._nodes:
                 gone = NodeOutcome("unknown", None, "it has left the cluster", time.time())
                 self._end({name: gone})
-        if not here:
+        if not here or not self._claim(here):
             return
         now = time.time()
-        self._set({node.short_name: NodeOutcome("running") for node in here})
         self._began |= {node.short_name: now for node in here}
         silent = starting.start(self._context.hosts, here, self._wanted(), self._started)
         now = time.time()
         self._end({n: NodeOutcome("unknown", None, why, now) for n, why in silent.items()})
+        if self._was_cancelled():
+            # Who cancelled it may have come to these nodes before the script did.
+            self._end_nodes([name for name in self._followers if name in batch])
         self._collect()
+
+    def _claim(self, nodes: Iterable[Node]) -> bool:
+        """Record that nodes begin, unless somebody has cancelled the action; return whether so."""
+        begun = {node.short_name: NodeOutcome("running") for node in nodes}
+
+        def change(transaction: Transaction) -> bool:
+            if transaction.action(self._action.id).state != "running":
+                return False
+            transaction.set_action(self._action.id, begun)
+            return True
+
+        if settled(self._context.store, change, lambda _step: None):
+            self._outcomes |= begun
+        else:
+            self._is_cancelled = True
+        return not self._is_cancelled
+
+    def _was_cancelled(self) -> bool:
+        with self._context.store.read() as transaction:
+            return transaction.action(self._action.id).state != "running"
 
     def _wanted(self) -> dict[str, Any]:
         """Return the action as the filter takes it that makes commands for nodes of it."""
@@ -261,6 +301,7 @@ class _Driver:
             "timeout_seconds": request.timeout_seconds,
             "limit_bytes": 0,
             "follow_milliseconds": FOLLOW_MILLISECONDS,
+            "wait": False,
         }
 
     def _started(self, starts: Mapping[str, starting.Start]) -> None:
@@ -309,6 +350,8 @@ class _Driver:
                     names.append(self._over.get_nowait())
             ends = {}
             for name in names:
+                if name not in self._followers:
+                    continue
                 try:
                     ends[name] = self._outcome(name, self._followers.pop(name).result())
                 except DockerUnavailable as problem:
@@ -317,6 +360,8 @@ class _Driver:
 
     def _outcome(self, name: str, ended: following.Ended) -> NodeOutcome:
         now = time.time()
+        if ended.rc:
+            self._is_cancelled = self._is_cancelled or self._was_cancelled()
         found = decide.outcome(
             ended,
             seconds=now - self._began.get(name, now),
@@ -349,47 +394,50 @@ class _Driver:
 
 def environment(cluster: ClusterRecord, request: ActionRequest) -> dict[str, str]:
     """Return what an action's script learns of its cluster, and what people added."""
-    nodes = cluster.staying()
-    masters = {role.name for role in cluster.spec.roles if "spark-master" in role.services}
-    urls = [f"{node.name}:7077" for node in nodes if node.role in masters]
-    return {
-        "EPIC_TENANT": cluster.tenant,
-        "EPIC_CLUSTER": cluster.name,
-        "EPIC_OWNER": cluster.owner,
-        "EPIC_APP": f"{cluster.spec.app}@{cluster.spec.app_version}",
-        "EPIC_NODES": " ".join(node.name for node in nodes),
-        "EPIC_DATATAPS": "",
-        **({"EPIC_MASTER": f"spark://{','.join(urls)}"} if urls else {}),
-        **request.environment,
+    spec = cluster.spec
+    described = {
+        "tenant": cluster.tenant,
+        "name": cluster.name,
+        "owner": cluster.owner,
+        "app": f"{spec.app}@{spec.app_version}",
+        "nodes": [{"name": node.name, "role": node.role} for node in cluster.staying()],
+        "node_roles": {role.name: {"services": role.services} for role in spec.roles},
     }
+    return {**starting.surroundings(described), **request.environment}
 
 
 # -- afterwards ------------------------------------------------------------------------------
 
 
 def cancel(context: Context, action: ActionRecord) -> ActionRecord:
-    """End an action on all nodes where it runs, and keep it from the others.
+    """End an action on all nodes where it runs or may run, and keep it from the others.
 
     Raises:
         InputError: It is over.
     """
-    if action.state != "running":
+    doubtful = {"running", "unknown"}
+    if action.is_over and not any(node.state == "unknown" for node in action.nodes.values()):
         raise InputError(f"The action {action.id} is over: {action.state}.")
+
+    def mark(transaction: Transaction) -> ActionRecord:
+        # Who drives it looks at this before a node begins and behind that: either that one ends
+        # it there, or it has begun by now and is ended below.
+        now = transaction.action(action.id)
+        if not now.is_over:
+            transaction.set_action(action.id, state="cancelling")
+        waiting = [name for name, node in now.nodes.items() if node.state == "waiting"]
+        skipped = NodeOutcome("skipped", None, CANCELLED_BEFORE, time.time())
+        transaction.set_action(action.id, dict.fromkeys(waiting, skipped))
+        return transaction.action(action.id)
+
+    marked = settled(context.store, mark, lambda _step: None)
     nodes = _nodes_of(context.store, action)
-    running = [
-        nodes[n] for n, node in action.nodes.items() if node.state == "running" and n in nodes
-    ]
-    waiting = [name for name, node in action.nodes.items() if node.state == "waiting"]
-    now = time.time()
-    outcome = NodeOutcome("skipped", None, f"{NOT_REACHED}: it was cancelled", now)
-    _write(context.store, action.id, dict.fromkeys(waiting, outcome))
-    problems = end_on_nodes(context.hosts, action, running)
-    ended = {
-        node.short_name: NodeOutcome("cancelled", None, "", time.time())
-        for node in running
-        if node.short_name not in problems
+    ending = [nodes[n] for n, node in marked.nodes.items() if node.state in doubtful and n in nodes]
+    problems = end_on_nodes(context.hosts, action, ending)
+    ended = {node.short_name: NodeOutcome("cancelled", None, "", time.time()) for node in ending}
+    ended |= {
+        name: NodeOutcome("unknown", None, why, time.time()) for name, why in problems.items()
     }
-    ended |= {name: NodeOutcome("unknown", None, why, now) for name, why in problems.items()}
     _write(context.store, action.id, ended)
     return _close(context.store, action.id)
 
@@ -397,17 +445,17 @@ def cancel(context: Context, action: ActionRecord) -> ActionRecord:
 def end_on_nodes(
     hosts: Mapping[str, Host], action: ActionRecord, nodes: Sequence[Node]
 ) -> dict[str, str]:
-    """End an action's processes on nodes; return why it could not be done, by node."""
+    """End an action's processes on nodes; return why it could not be done, by node.
+
+    A node that does not know it has nothing to end: it was made anew, or has not begun.
+    """
 
     def end(node: Node) -> tuple[str, str]:
         try:
-            host = ssh.nearby(hosts[node.host])
-            code, text = docker_exec.output_of(
-                host, node.container, ["epic-job", "cancel", action.id]
-            )
+            tracking.end_in_node(ssh.nearby(hosts[node.host]), node, action.id)
         except EpicError as problem:
             return node.short_name, problem.message
-        return node.short_name, text.strip() if code else ""
+        return node.short_name, ""
 
     if not nodes:
         return {}
@@ -461,7 +509,7 @@ def settle(context: Context, action: ActionRecord, *, doubts: bool = False) -> A
 def is_driven(action: ActionRecord) -> bool:
     """Whether the process of this machine that drives an action lives."""
     return (
-        action.state == "running"
+        not action.is_over
         and action.controller == platform.node()
         and bool(action.pid_started)
         and started(action.pid) == action.pid_started
@@ -486,8 +534,18 @@ def read_output(
     Raises:
         EpicError: The node does not run, or knows nothing of the action.
     """
-    host = ssh.nearby(context.hosts[node.host])
-    following.read_output(host, node, action.id, write, follow=follow)
+    host = context.hosts[node.host]
+    while True:
+        try:
+            reach = functools.partial(ssh.nearby, host)
+            return following.read_output(reach, node, action.id, write, follow=follow)
+        except NotFound:
+            # Its turn is still to come, or the script is on its way to it.
+            with context.store.read() as transaction:
+                outcome = transaction.action(action.id).nodes[node.short_name]
+            if not follow or outcome.is_over:
+                raise
+            time.sleep(TURN_PAUSE_SECONDS)
 
 
 def _ask_nodes(

@@ -26,6 +26,8 @@ from epic_runner.resources import content_root
 
 # How many nodes are started on at once.
 AT_ONCE = 32
+# Of how many jobs and actions a node keeps what they left, as the role `action` has it.
+JOBS_KEPT = 200
 
 # Writes the file $1, of the owner $2, from the input; then runs the rest.
 _WITH_FILE = """
@@ -75,7 +77,7 @@ def start(
     there = [node for node in nodes if node.host in near]
     if not there:
         return silent
-    commands = _filter()([_described(node) for node in there], action)
+    commands = _commands(there, action)
     with ThreadPoolExecutor(min(len(there), AT_ONCE)) as pool:
         names = {
             pool.submit(_start, near[node.host], command): node.short_name
@@ -129,14 +131,24 @@ def _start(host: Host, command: Mapping[str, Any]) -> Start:
     return Start(code, bytes(printed[False]), bytes(printed[True]))
 
 
+def surroundings(cluster: Mapping[str, Any]) -> dict[str, str]:
+    """Return the variables that tell a script of its cluster, by the filter that plays have."""
+    return dict(_filters("actions").surroundings(cluster))
+
+
+def _commands(nodes: Sequence[Node], action: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return what starts an action on nodes, by the filters by which the playbook knows it."""
+    commands = _filters("actions").action_commands([_described(node) for node in nodes], action)
+    return list(_filters("jobs").jobs_kept(commands, JOBS_KEPT))
+
+
 @cache
-def _filter() -> Callable[..., list[dict[str, Any]]]:
-    """Return the filter by which the playbook, too, knows what is run in nodes."""
-    path = content_root() / "filter_plugins" / "actions.py"
-    found = importlib.util.spec_from_file_location("epic_action_filters", path)
+def _filters(name: str) -> Any:
+    """Return the module of the content's filters of a name."""
+    path = content_root() / "filter_plugins" / f"{name}.py"
+    found = importlib.util.spec_from_file_location(f"epic_{name}_filters", path)
     if found is None or found.loader is None:
         raise EpicError(f"{path} is missing: this installation is not whole.")
     module = importlib.util.module_from_spec(found)
     found.loader.exec_module(module)
-    made: Callable[..., list[dict[str, Any]]] = module.action_commands
-    return made
+    return module

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import threading
 import time
@@ -186,7 +187,8 @@ def _watch(context: Context, begun: ActionRecord, output: str) -> int:
     try:
         over = drive.drive(context, begun, audience)
     except KeyboardInterrupt:
-        click.echo("\nIt is cancelled: its processes have ended on all nodes.", err=True)
+        with context.store.read() as transaction:
+            _tell_cancelled(transaction.action(begun.id))
         return CANCELLED
     seconds = (over.ended_at or time.time()) - over.started_at
     text = f"Action {over.id}: {decide.summary(over.nodes)} in {seconds:.1f} s."
@@ -197,6 +199,17 @@ def _watch(context: Context, begun: ActionRecord, output: str) -> int:
         if over.state != "done":
             click.echo(f"Hint:  epic-run action rerun {over.id} --failed", err=True)
     return 0 if over.state == "done" else 1
+
+
+def _tell_cancelled(over: ActionRecord) -> None:
+    doubtful = {name: node for name, node in over.nodes.items() if node.state == "unknown"}
+    if not doubtful:
+        click.echo("\nIt is cancelled: its processes have ended on all nodes.", err=True)
+        return
+    click.echo("\nIt is cancelled, but may go on where nobody could end it:", err=True)
+    for name, node in doubtful.items():
+        click.echo(f"  {name}: {node.reason}", err=True)
+    click.echo(f"Hint:  epic-run action cancel {over.id} tries again.", err=True)
 
 
 def _tell_background(begun: ActionRecord) -> None:
@@ -213,7 +226,7 @@ def _hand_over(context: Context, begun: ActionRecord) -> None:
     while True:
         with context.store.read() as transaction:
             now = transaction.action(begun.id)
-        if now.pid == process.pid or now.state != "running":
+        if now.pid == process.pid or now.is_over:
             return
         if process.poll() is not None or time.monotonic() > end:
             said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
@@ -235,6 +248,10 @@ def drive(key: str) -> None:
     """
     from epic_runner.actions import drive as driving
 
+    # A controller that is shut down, or a session that ends, is no reason to end the scripts: nodes
+    # go on alone, and are asked later.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     store = Store()
     try:
         context = Context(store, site_hosts(store))
@@ -270,7 +287,7 @@ def list_(cluster: str, lines: int, tenant: str | None, output: str) -> None:
             found = transaction.actions(record.tenant, record.name, limit=lines)
         # Those of an earlier cluster of this name are over and gone.
         found = [item for item in found if item.started_at >= record.created_at]
-        found = [settle(context, item) if item.state == "running" else item for item in found]
+        found = [item if item.is_over else settle(context, item) for item in found]
     finally:
         store.close()
     rows = [
@@ -402,7 +419,7 @@ def cancel(key: str, output: str) -> None:
     """
     from epic_runner.actions.drive import cancel as end
 
-    with _opened(key) as (context, found):
+    with _opened(key, doubts=True) as (context, found):
         over = end(context, found)
     emit(as_dict(over), lambda: _print(over), output)
     if over.state == "failed":
@@ -428,11 +445,13 @@ def rerun(key: str, *, failed: bool, background: bool, user: str | None, output:
     from epic_runner.actions.request import ActionRequest
 
     with _opened(key, doubts=True) as (context, found):
-        if found.state == "running":
+        if not found.is_over:
             raise InputError(
                 f"The action {found.id} still runs.", f"epic-run action show {found.id}"
             )
-        names = decide.failed_nodes(found.nodes) if failed else list(found.nodes)
+        # One that was refused has not ended well anywhere.
+        only_failed = failed and found.state != "refused"
+        names = decide.failed_nodes(found.nodes) if only_failed else list(found.nodes)
         if not names:
             click.echo(f"The action {found.id} ended well on all nodes: there is nothing to do.")
             return

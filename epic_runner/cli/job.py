@@ -196,8 +196,8 @@ def logs(key: str, only: str | None, *, follow: bool) -> None:
                     while data := file.read(1 << 16):
                         show_piece(data, name == "stderr")
             return
-        host, node = tracking.place(context, found)
-        following.read_output(host, node, found.id, show_piece, follow=follow)
+        reach, node = tracking.way(context, found)
+        following.read_output(reach, node, found.id, show_piece, follow=follow)
 
 
 @job.command()

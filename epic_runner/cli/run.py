@@ -58,18 +58,36 @@ def run(
     try:
         plan = read_job(store, files, sets, tenant)
         context = Context(store, site_hosts(store), screen.step)
-        audience = transient.Audience(screen.recorded, screen.started, screen.write, screen.ended)
+        audience = transient.Audience(
+            screen.recorded, screen.started, screen.write, screen.ended, screen.silent
+        )
         with screen:
             outcome = transient.run_job(context, plan, keep=keep, audience=audience)
     except KeyboardInterrupt:
         if screen.job is None:
             raise
-        click.echo("It is cancelled, and nothing of it is left on the hosts.", err=True)
+        with store.read() as transaction:
+            click.echo(_cancelled(transaction.job(screen.job.id)), err=True)
         raise click.exceptions.Exit(CANCELLED) from None
     finally:
         store.close()
     screen.summary(outcome)
     raise click.exceptions.Exit(outcome.exit_code)
+
+
+def _cancelled(job: JobRecord) -> str:
+    """Return what is told of a job that people ended."""
+    if not job.is_transient:
+        return "It is cancelled: its processes have ended."
+    name = f"{job.tenant}/{job.cluster}"
+    if not job.is_settled:
+        return (
+            f"It is cancelled; its cluster {job.cluster} is not removed yet.\n"
+            "Hint:  epic-run list tries again."
+        )
+    if job.options.get("keep"):
+        return f"It is cancelled.\nHint:  epic-run destroy {name} removes its cluster."
+    return "It is cancelled, and nothing of it is left on the hosts."
 
 
 class _Screen:
@@ -129,6 +147,10 @@ class _Screen:
         state = click.style(job.state, fg=COLOURS.get(job.state, "red"))
         mark = "" if job.state == "done" else click.style("Error:", fg="red", bold=True) + " "
         self._say(f"{mark}The job {job.id} is {state}{code}{why}, after {seconds:.1f} s.")
+
+    def silent(self, why: str) -> None:
+        """Tell that the job's host does not answer."""
+        self._say(f"Waiting for the job's host: {why}")
 
     def summary(self, outcome: JobOutcome) -> None:
         """Tell what is left, and where."""

@@ -181,7 +181,7 @@ class ActionRecord:
         options: How it is run: `arguments`, `environment`, `sudo`, `timeout_seconds`, `serial`,
             `on_failure`, and `again`, the id of the action that it repeats.
         nodes: What each node has made of it, by short name, in the order of the cluster's nodes.
-        state: `running`, `done`, `failed`, `cancelled`, or `refused` before it began.
+        state: `running`, `cancelling`, `done`, `failed`, `cancelled`, or `refused` before it began.
         reason: Why it was refused or failed as a whole.
         controller: The machine whose process `pid` drives it; without it, nodes go on alone.
         declared: The key of the declared action that it is (`DeclaredAction.key`), or empty.
@@ -206,6 +206,11 @@ class ActionRecord:
     ended_at: float | None = None
     declared: str = ""
     containers: Mapping[str, str] | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing of it is to come any more."""
+        return self.state not in ("running", "cancelling")
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from epic_runner.actions.request import ActionRequest, check, chosen, refusal
 from epic_runner.errors import DockerUnavailable, EpicError, InputError, NotFound
 from epic_runner.following import Ended, Follower, Seen
 from epic_runner.hosts import Host
+from epic_runner.inventory import cluster_inventory
 from epic_runner.lifecycle import Context
 from epic_runner.scripts import LARGEST_BYTES
 from epic_runner.spec.quantities import parse_duration
@@ -257,6 +258,23 @@ def test_what_only_looks_like_the_last_line_is_the_scripts_own() -> None:
     assert seen.counts == (0, 5)
 
 
+def test_who_follows_is_told_of_a_long_silence_once_and_gives_up_when_patience_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def away() -> Host:
+        raise DockerUnavailable("host-2 does not answer")
+
+    monkeypatch.setattr("epic_runner.following.RECONNECT_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("epic_runner.following.MOMENT_SECONDS", 0.05)
+    told: list[str] = []
+    seen = Seen(lambda _data, _is_error: None)
+    follower = Follower(away, "c", "a1", seen, patience_seconds=0.2, silent=told.append)
+    follower.start()
+    with pytest.raises(DockerUnavailable):
+        follower.result()
+    assert told == ["host-2 does not answer"]
+
+
 def test_a_follower_finds_another_way_when_the_one_it_had_has_ended(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -319,7 +337,8 @@ def wanted(script: bytes, **values: Any) -> dict[str, Any]:
     return {
         "id": "a1", "user": "ada", "uid": 20000, "name": "it.sh", "arguments": ["x", 2],
         "script": base64.b64encode(script).decode(), "environment": {"A": "1"}, "sudo": False,
-        "timeout_seconds": 0, "limit_bytes": 0, "follow_milliseconds": 400, **values,
+        "timeout_seconds": 0, "limit_bytes": 0, "follow_milliseconds": 400,
+        "wait": False, **values,
     }  # fmt: skip
 
 
@@ -349,6 +368,22 @@ def test_a_script_that_is_too_long_for_an_environment_goes_as_a_file() -> None:
     assert words[-4:] == ["--", path, "x", "2"]
     assert {"--sudo", "--timeout", "9"} <= set(words)
     assert "environment" not in command
+
+
+def test_a_play_that_waits_sees_the_end_of_a_script_however_much_it_prints() -> None:
+    (command,) = commands(wait=True)
+    assert "--wait" in command["command"]
+    assert "--wait" not in commands()[0]["command"]
+
+
+def test_a_script_learns_of_its_cluster_the_same_from_a_play_and_without_one() -> None:
+    cluster = record(LAB, "master-1", "worker-1")
+    inventory = cluster_inventory(cluster, tenant(), {"local": host()}, secrets="")
+    told = filters.surroundings(inventory["all"]["vars"]["epic_cluster"])
+    assert told == drive.environment(cluster, request())
+    assert told["EPIC_MASTER"] == "spark://lab-master-1:7077"
+    assert told["EPIC_NODES"] == "lab-master-1 lab-worker-1"
+    assert told["EPIC_APP"] == "spark@3.5.9"
 
 
 def test_nodes_on_which_a_script_failed_are_told_with_their_last_words() -> None:
@@ -385,6 +420,8 @@ def test_a_start_tells_of_each_node_and_of_hosts_that_are_silent(
             raise DockerUnavailable("it broke off")
         given[container] = more["stdin"].read()
         assert words[0] == "bash"
+        # What older jobs and actions have left goes first.
+        assert words[words.index("epic-job") - 1] == str(starting.JOBS_KEPT)
         assert words[-4:] == ["--", "/data/jobs/a1.files/it.sh", "x", "2"]
         write(b"out", False)  # noqa: FBT003 - the callback's form
         write(b"err", True)  # noqa: FBT003

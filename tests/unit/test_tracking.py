@@ -155,6 +155,21 @@ def test_cancelling_waits_for_a_job_that_is_just_about_to_start(
         tracking.cancel(context, over)
 
 
+def test_a_job_that_ends_while_somebody_cancels_it_keeps_its_end(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = added(context)
+
+    def place(context: Context, _job: JobRecord) -> Any:
+        with context.store.transaction() as transaction:
+            transaction.set_job(KEY, state="done", rc=0)
+
+    monkeypatch.setattr(tracking, "place", place)
+    with pytest.raises(InputError, match="is over: done"):
+        tracking.cancel(context, job)
+    assert recorded(context).state == "done"
+
+
 def test_a_job_that_cannot_be_ended_is_told_of(
     context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from life_samples import host, spec, tenant
+from life_samples import host, node, spec, tenant
 
 from epic_runner import jobs, lifecycle, tracking, transient
 from epic_runner.archives import unpacked
+from epic_runner.cluster import ClusterSpec
 from epic_runner.errors import EpicError, InputError, NotFound, OperationFailed
 from epic_runner.lifecycle import Context
 from epic_runner.processes import started
@@ -149,17 +150,33 @@ def test_a_cluster_that_cannot_be_removed_is_left_to_the_next_command(
 def test_a_job_that_is_cancelled_while_its_cluster_is_made_never_starts(
     context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def launch(context: Context, *_: Any, **__: Any) -> None:
-        with context.store.read() as transaction:
+    def launch(context: Context, wanted: ClusterSpec, **__: Any) -> None:
+        with context.store.transaction() as transaction:
             [job] = transaction.jobs()
+            transaction.add_cluster(wanted, "ada", [node(wanted, "master-1")])
         assert tracking.settle(context, job).state == "waiting"
         assert tracking.cancel(context, job).state == "cancelling"
 
     monkeypatch.setattr(lifecycle, "launch", launch)
-    monkeypatch.setattr(jobs, "start", failing(AssertionError("it was started")))
+    monkeypatch.setattr(lifecycle, "destroy", lambda *_: None)
+    monkeypatch.setattr(transient.logs, "tails", lambda *_: [])
+    for name in ("refuse_dead", "_check_inside"):
+        monkeypatch.setattr(jobs, name, lambda *_: None)
+    monkeypatch.setattr(jobs, "run_playbook", failing(AssertionError("it was started")))
     outcome = transient.run_job(context, plan())
     assert (outcome.job.state, outcome.exit_code, outcome.left) == ("cancelled", 130, "")
     assert outcome.job.is_settled
+
+
+def test_a_job_of_somebody_who_is_no_member_is_refused_before_anything_is_made(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lifecycle, "launch", failing(AssertionError("a cluster was made")))
+    with pytest.raises(InputError, match="eve is not a member of tenant work"):
+        transient.run_job(context, plan(user="eve"))
+    with context.store.read() as transaction:
+        [job] = transaction.jobs()
+    assert (job.user, job.state, job.is_settled) == ("eve", "refused", True)
 
 
 def test_a_job_that_others_cancelled_is_no_failure() -> None:
