@@ -264,7 +264,7 @@ def start(
 def _acting(context: Context, owner: TenantRecord, job: JobRecord, user: str | None) -> str:
     """Return who runs a job; people want to know of those who tried and may not."""
     try:
-        return acting_user(owner, user)
+        return acting_user(owner, user, context.asker)
     except InputError as problem:
         refused = replace(
             job, state="refused", reason=problem.message, ended_at=job.started_at, is_settled=True

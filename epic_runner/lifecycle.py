@@ -7,8 +7,9 @@ Docker has, and finishes.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from epic_runner import connections, docker_api, egress, recovery
@@ -46,11 +47,20 @@ _CLOSING = frozenset({"stop", "destroy"})
 
 @dataclass(frozen=True)
 class Context:
-    """What every verb needs: the store, the hosts, and whom to tell of progress."""
+    """What every verb needs: the store, the hosts, whom to tell of progress, and who asks.
+
+    Attributes:
+        store: The store.
+        hosts: The hosts by name.
+        listener: Told of each step.
+        asker: The member who asks, by EPIC_USER; without one it is whoever runs the controller, who
+            may act for everybody.
+    """
 
     store: Store
     hosts: Mapping[str, Host]
     listener: Listener = lambda _step: None
+    asker: str | None = field(default_factory=lambda: os.environ.get("EPIC_USER") or None)
 
 
 @dataclass(frozen=True)
@@ -100,7 +110,7 @@ def launch(
         for flavor in flavors:
             transaction.apply_flavor(flavor)
         tenant = transaction.tenant(spec.tenant)
-        owner = acting_user(tenant, user)
+        owner = acting_user(tenant, user, context.asker)
         connections.check(spec, transaction.clusters(), labels)
         try:
             cluster = transaction.find_cluster(spec.name, spec.tenant)
@@ -393,11 +403,17 @@ def still_has_clusters(name: str, clusters: Sequence[str]) -> InputError:
     )
 
 
-def acting_user(tenant: TenantRecord, user: str | None) -> str:
+def acting_user(tenant: TenantRecord, user: str | None, asker: str | None = None) -> str:
     """Return who acts in a tenant.
 
+    Args:
+        tenant: The tenant.
+        user: As whom; its first administrator by default.
+        asker: The member who asks for it; anybody who may act for everybody by default.
+
     Raises:
-        InputError: `user` is no member, or the tenant has no members at all.
+        InputError: `user` is no member, or none for whom the asker may act; or the tenant has no
+            members at all.
     """
     members = [member["user"] for member in tenant.members]
     if user is not None and user not in members:
@@ -411,6 +427,8 @@ def acting_user(tenant: TenantRecord, user: str | None) -> str:
             f"Tenant {tenant.name} has no members.",
             "Add `members: [{user: ada, role: admin}]` to the Tenant document.",
         )
+    if reason := tenant.why_not_for(acting, asker):
+        raise InputError(reason, "EPIC_USER tells who asks, --as for whom.")
     return acting
 
 

@@ -198,7 +198,7 @@ def _new_record(
         cluster=cluster,
         verb=verb,
         arguments=dict(arguments),
-        user=user or _account(),
+        user=user or account(),
         controller=platform.node(),
         pid=os.getpid(),
         pid_started=started(os.getpid()),
@@ -207,7 +207,7 @@ def _new_record(
     )
 
 
-def _account() -> str:
+def account() -> str:
     """Return the account that runs this process; its number where it has no name."""
     try:
         return getpass.getuser()

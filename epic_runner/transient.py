@@ -155,7 +155,7 @@ def run_job(
         user = plan.user or tenant.default_user() or ""
         job = _record(plan, tenant.name, user, keep=keep or plan.keep)
         # A tenant that is not known yet has no members; the launch tells that.
-        reason = refusal(tenant, user, sudo=False) if tenant.document else ""
+        reason = refusal(tenant, user, sudo=False, asker=context.asker) if tenant.document else ""
         if reason:
             job = replace(
                 job, state="refused", reason=reason, ended_at=job.started_at, is_settled=True

@@ -35,7 +35,7 @@ from epic_runner.following import Follower, Seen
 from epic_runner.hosts import Host
 from epic_runner.jobs import refuse_stopped
 from epic_runner.lifecycle import Context
-from epic_runner.operations import new_id, operation_directory, settled
+from epic_runner.operations import account, new_id, operation_directory, settled
 from epic_runner.processes import controller, started
 from epic_runner.store import ActionRecord, ClusterRecord, NodeOutcome, Store
 from epic_runner.store.store import Transaction
@@ -99,8 +99,8 @@ def begin(
     refuse_stopped(cluster)
     acting = user or owner.default_user() or ""
     on = chosen(cluster, roles, nodes)
-    reason = refusal(owner, acting, sudo=request.sudo)
-    record = new_record(cluster, request, acting, on, reason)
+    reason = refusal(owner, acting, sudo=request.sudo, asker=context.asker)
+    record = new_record(cluster, request, acting, on, reason, asker=context.asker)
     with context.store.transaction() as transaction:
         transaction.add_action(record)
     if reason:
@@ -118,6 +118,8 @@ def new_record(
     user: str,
     on: Iterable[Node],
     refused: str = "",
+    *,
+    asker: str | None = None,
 ) -> ActionRecord:
     """Return the record of an action that begins now, driven by this process, or is refused."""
     now = time.time()
@@ -139,6 +141,7 @@ def new_record(
         pid_started=since,
         started_at=now,
         ended_at=now if refused else None,
+        asked_by="" if asker == user else asker or account(),
     )
 
 
@@ -418,6 +421,11 @@ def cancel(context: Context, action: ActionRecord) -> ActionRecord:
     doubtful = {"running", "unknown"}
     if action.is_over and not any(node.state == "unknown" for node in action.nodes.values()):
         raise InputError(f"The action {action.id} is over: {action.state}.")
+    if action.is_play:
+        raise InputError(
+            f"The action {action.id} is a play.",
+            f"Ctrl-C ends it where it runs: process {action.pid} on {action.controller}.",
+        )
 
     def mark(transaction: Transaction) -> ActionRecord:
         # Who drives it looks at this before a node begins and behind that: either that one ends
@@ -476,6 +484,8 @@ def settle(context: Context, action: ActionRecord, *, doubts: bool = False) -> A
     asked = {"running", "unknown"} if doubts else {"running"}
     if action.state == "refused" or is_driven(action):
         return action
+    if action.is_play:
+        return _abandoned_play(context.store, action)
     nodes = _nodes_of(context.store, action)
     open_ = [n for n, node in action.nodes.items() if node.state in asked and n in nodes]
     by_host: dict[str, list[Node]] = {}
@@ -504,6 +514,14 @@ def settle(context: Context, action: ActionRecord, *, doubts: bool = False) -> A
         for node in members
     }
     return replace(record, nodes={**record.nodes, **unknown})
+
+
+def _abandoned_play(store: Store, action: ActionRecord) -> ActionRecord:
+    if action.is_over or action.controller != platform.node():
+        return action
+    lost = NodeOutcome("unknown", None, "who ran the play is gone", time.time())
+    _write(store, action.id, {n: lost for n, node in action.nodes.items() if not node.is_over})
+    return _close(store, action.id)
 
 
 def is_driven(action: ActionRecord) -> bool:

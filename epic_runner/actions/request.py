@@ -73,7 +73,8 @@ class ActionRequest:
     @classmethod
     def of(cls, name: str, script: bytes, options: Mapping[str, Any]) -> ActionRequest:
         """Return the request that an action was made of."""
-        return cls(name, script, **{**options, "arguments": tuple(options["arguments"])})
+        known = {key: value for key, value in options.items() if key != "playbook"}
+        return cls(name, script, **{**known, "arguments": tuple(options["arguments"])})
 
 
 def check(request: ActionRequest) -> None:
@@ -91,14 +92,21 @@ def check(request: ActionRequest) -> None:
             raise InputError(f'"{variable}" is no name of an environment variable.')
 
 
-def refusal(tenant: TenantRecord, user: str, *, sudo: bool) -> str:
-    """Return why a user may not run an action in a tenant; empty if it is allowed."""
+def refusal(tenant: TenantRecord, user: str, *, sudo: bool, asker: str | None = None) -> str:
+    """Return why a user may not run an action in a tenant; empty if it is allowed.
+
+    Args:
+        tenant: The tenant.
+        user: As whom it runs.
+        sudo: Whether it runs as root on that one's behalf.
+        asker: The member who asks for it; anybody who may act for everybody by default.
+    """
     member = next((item for item in tenant.members if item["user"] == user), None)
     if member is None:
         return f"{user} is not a member of tenant {tenant.name}."
     if sudo and not member.get("sudo", False):
         return f"{user} may not become root on the nodes of tenant {tenant.name}."
-    return ""
+    return tenant.why_not_for(user, asker)
 
 
 def chosen(

@@ -291,7 +291,7 @@ def list_(cluster: str, lines: int, tenant: str | None, output: str) -> None:
     finally:
         store.close()
     rows = [
-        (item.id, when(item.started_at), item.user + (" (sudo)" if item.options["sudo"] else ""),
+        (item.id, when(item.started_at), _who(item),
          shortened(item.name), item.state, item.reason or decide.summary(item.nodes))
         for item in found
     ]  # fmt: skip
@@ -318,10 +318,15 @@ def show(key: str, output: str) -> None:
         emit(as_dict(found), lambda: _print(found), output)
 
 
+def _who(found: ActionRecord) -> str:
+    return found.user + (" (sudo)" if found.options["sudo"] else "")
+
+
 def _print(found: ActionRecord) -> None:
     root = " as root" if found.options["sudo"] else ""
+    asked = f" (asked by {found.asked_by})" if found.asked_by else ""
     state = click.style(found.state, fg=COLOURS.get(found.state, "red"), bold=True)
-    where = f"{found.tenant}/{found.cluster}  {found.user}{root}  {when(found.started_at)}"
+    where = f"{found.tenant}/{found.cluster}  {found.user}{root}{asked}  {when(found.started_at)}"
     why = f": {found.reason}" if found.reason else ""
     click.echo(f"{found.id}  {where}  {state}{why}")
     arguments = " ".join(found.options["arguments"])
@@ -336,7 +341,7 @@ def _print(found: ActionRecord) -> None:
         for name, node in found.nodes.items()
     ]  # fmt: skip
     click.echo(table(["NODE", "STATE", "CODE", "AFTER", ""], rows))
-    if found.state == "failed":
+    if found.state == "failed" and not found.is_play:
         click.echo(
             f"Hint:  epic-run action logs {found.id}; epic-run action rerun {found.id} --failed"
         )
@@ -360,6 +365,8 @@ def logs(key: str, node: str | None, *, follow: bool) -> None:
     from epic_runner.actions.printing import Lines, plain
 
     with _opened(key) as (context, found), context.store.read() as transaction:
+        if found.is_play:
+            raise InputError("What a play prints is shown where it runs, and not kept.")
         cluster = transaction.find_cluster(found.cluster, found.tenant)
     if node:
         chosen = [node_of(cluster, node)]
@@ -445,6 +452,11 @@ def rerun(key: str, *, failed: bool, background: bool, user: str | None, output:
     from epic_runner.actions.request import ActionRequest
 
     with _opened(key, doubts=True) as (context, found):
+        if found.is_play:
+            raise InputError(
+                f"The action {found.id} was a play.",
+                f"epic-run action play {found.cluster} {found.name} runs it again.",
+            )
         if not found.is_over:
             raise InputError(
                 f"The action {found.id} still runs.", f"epic-run action show {found.id}"

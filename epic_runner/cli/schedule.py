@@ -56,7 +56,10 @@ def add(files: tuple[str, ...], user: str | None, tenant: str | None, output: st
     with store.transaction() as transaction:
         for document in documents.tenants.values():
             transaction.apply_tenant(document.model_dump(mode="json"))
-        found = schedules_of(transaction, documents, tenant=tenant, user=user, now=now)
+        found = schedules_of(
+            transaction, documents, tenant=tenant, user=user,
+            asker=os.environ.get("EPIC_USER") or None, now=now,
+        )  # fmt: skip
         known = {(item.tenant, item.name): item for item in transaction.schedules()}
         records = []
         for item in found:

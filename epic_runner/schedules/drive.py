@@ -149,7 +149,9 @@ def _run(
     )
     for name, content in files.items():
         (folder / name).write_bytes(content)
-    environment = {name: value for name, value in os.environ.items() if name != "EPIC_OUTPUT"}
+    # It acts as the member whom the schedule names, whoever runs the service.
+    hidden = ("EPIC_OUTPUT", "EPIC_USER")
+    environment = {name: value for name, value in os.environ.items() if name not in hidden}
     environment["PYTHONUNBUFFERED"] = "1"
     with (
         (folder / LOG_FILE).open("wb", buffering=0) as log,

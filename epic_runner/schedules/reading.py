@@ -40,6 +40,7 @@ def schedules_of(
     *,
     tenant: str | None,
     user: str | None,
+    asker: str | None = None,
     now: float,
 ) -> list[Scheduled]:
     """Return the schedules of all jobs in files that have one.
@@ -49,6 +50,7 @@ def schedules_of(
         documents: The files.
         tenant: The tenant, where the files do not say (`--tenant`).
         user: The member as whom jobs run that name none.
+        asker: The member who asks; whoever runs the controller by default.
         now: Seconds since the epoch.
 
     Raises:
@@ -61,7 +63,8 @@ def schedules_of(
             "The files hold no Job with a schedule.", 'Add `schedule: "0 2 * * *"` to a Job.'
         )
     return [
-        _scheduled(transaction, documents, job, tenant=tenant, user=user, now=now) for job in jobs
+        _scheduled(transaction, documents, job, tenant=tenant, user=user, asker=asker, now=now)
+        for job in jobs
     ]
 
 
@@ -88,10 +91,11 @@ def _scheduled(
     *,
     tenant: str | None,
     user: str | None,
+    asker: str | None,
     now: float,
 ) -> Scheduled:
     name = tenant or _tenant_of(transaction, documents, job)
-    acting = acting_user(transaction.tenant(name), user or job.user)
+    acting = acting_user(transaction.tenant(name), user or job.user, asker)
     source = documents.sources["Job", job.name]
     written = dict(source.document.data)
     del written["schedule"]

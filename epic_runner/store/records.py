@@ -39,6 +39,20 @@ class TenantRecord:
         admins = [member for member in self.members if member["role"] == "admin"]
         return next((member["user"] for member in [*admins, *self.members]), None)
 
+    def why_not_for(self, user: str, asker: str | None) -> str:
+        """Return why somebody may not act for a member; empty if that is allowed.
+
+        Administrators of the tenant may, and who runs the controller: no asker at all.
+        """
+        if asker in (None, user):
+            return ""
+        found = next((member for member in self.members if member["user"] == asker), None)
+        if found is None:
+            return f"{asker} is not a member of tenant {self.name}."
+        if found.get("role") != "admin":
+            return f"{asker} is no administrator of tenant {self.name}, and may not act for {user}."
+        return ""
+
 
 @dataclass(frozen=True)
 class ClusterRecord:
@@ -179,13 +193,16 @@ class ActionRecord:
         digest: The script's SHA-256, in hexadecimal.
         script: The script itself.
         options: How it is run: `arguments`, `environment`, `sudo`, `timeout_seconds`, `serial`,
-            `on_failure`, and `again`, the id of the action that it repeats.
+            `on_failure`, and `again`, the id of the action that it repeats; of a playbook,
+            `playbook` is true.
         nodes: What each node has made of it, by short name, in the order of the cluster's nodes.
         state: `running`, `cancelling`, `done`, `failed`, `cancelled`, or `refused` before it began.
         reason: Why it was refused or failed as a whole.
         controller: The machine whose process `pid` drives it; without it, nodes go on alone.
         declared: The key of the declared action that it is (`DeclaredAction.key`), or empty.
         containers: Of a declared one, the id of the container in which each node got it.
+        asked_by: Who asked for it, where that is not the member who acts: another member, or an
+            account of the controller.
     """
 
     id: str
@@ -206,6 +223,12 @@ class ActionRecord:
     ended_at: float | None = None
     declared: str = ""
     containers: Mapping[str, str] | None = None
+    asked_by: str = ""
+
+    @property
+    def is_play(self) -> bool:
+        """Whether it is a playbook, whose options and output are nobody's but its caller's."""
+        return bool(self.options.get("playbook"))
 
     @property
     def is_over(self) -> bool:

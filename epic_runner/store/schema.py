@@ -22,7 +22,7 @@ metadata = MetaData()
 
 # The newest migration: compared at every start, so that Alembic (0.4 s to import) is only loaded
 # when there is something to migrate. A test holds it to the newest file in `migrations/versions`.
-HEAD = "0009"
+HEAD = "0010"
 
 # Times are seconds since the epoch, by the controller's clock.
 
@@ -152,6 +152,7 @@ actions = Table(
     Column("declared", String(64), nullable=False, server_default=""),
     # Of a declared one: the id of the container in which each node got it, by its short name.
     Column("containers", JSON),
+    Column("asked_by", String(255), nullable=False, server_default=""),
 )
 
 # The scripts that templates of clusters declare, and since when all nodes have had each.

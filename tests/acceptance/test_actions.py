@@ -337,6 +337,9 @@ def test_anybodys_playbook_runs_on_the_nodes_as_a_member(cluster: Cluster, tmp_p
     assert '"who.stdout": "bob"' in ran.out
     greeting = cluster.run("shell", "worker-1", "--as", "bob", "--", "cat", "greeting")
     assert greeting.out == f"{cluster.name}-worker-1 hello"
+    kept = latest(cluster)
+    assert (kept["user"], kept["name"], kept["state"]) == ("bob", "site.yml", "done")
+    assert states(kept) == {"master-1": "skipped", "worker-1": "done"}
     missing = action(cluster, "play", cluster.name, "no-such.yml", code=2)
     assert "there is no such file" in missing.err
 
