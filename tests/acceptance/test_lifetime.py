@@ -26,6 +26,16 @@ def unused(cluster: Cluster) -> bool:
     return looked(cluster)["idle_seconds"] > 0
 
 
+def await_unused(cluster: Cluster, what: str) -> None:
+    """Wait until nothing counts as use; tell what does if it never ends."""
+    try:
+        until(lambda: unused(cluster), what)
+    except AssertionError as late:
+        raise AssertionError(
+            f"{late}; it counts as used by {looked(cluster)['last_use']}"
+        ) from late
+
+
 def test_a_notebook_counts_while_it_works_and_not_while_it_lies_open(cluster: Cluster) -> None:
     url = cluster.endpoint("jupyter")
     with kernel(url, "python3") as notebook:
@@ -34,7 +44,7 @@ def test_a_notebook_counts_while_it_works_and_not_while_it_lies_open(cluster: Cl
             "spark = SparkSession.builder.getOrCreate()\n"
             "assert spark.range(10).count() == 10"
         )
-        until(lambda: unused(cluster), "a notebook with an open Spark session is no use")
+        await_unused(cluster, "a notebook with an open Spark session is no use")
         # Busy without Spark.
         working = threading.Thread(target=notebook.run, args=("import time; time.sleep(15)",))
         working.start()
@@ -56,7 +66,7 @@ def test_a_notebook_counts_while_it_works_and_not_while_it_lies_open(cluster: Cl
         )
         assert found["idle_seconds"] == 0
         notebook.run("thread.join()")
-    until(lambda: unused(cluster), "it is unused again")
+    await_unused(cluster, "it is unused again")
 
 
 def test_jobs_actions_and_shells_count_while_they_run(cluster: Cluster) -> None:
@@ -65,7 +75,7 @@ def test_jobs_actions_and_shells_count_while_they_run(cluster: Cluster) -> None:
     ).out.split()[-1]
     assert until(lambda: (now := looked(cluster))["idle_seconds"] == 0 and now, "an action is use")
     cluster.site.run("action", "cancel", action)
-    until(lambda: unused(cluster), "the action is over")
+    await_unused(cluster, "the action is over")
     shell = cluster.begin("shell", "--as", "bob", "--", "sleep", "600")
     try:
         until(lambda: looked(cluster)["last_use"] == "a command of bob", "a shell is use")
@@ -76,7 +86,7 @@ def test_jobs_actions_and_shells_count_while_they_run(cluster: Cluster) -> None:
     # That it was there is remembered, though nothing in the node tells of it.
     known = cluster.site.json("list")
     assert {row["name"]: row["last_use"] for row in known}[cluster.name] == "a shell of bob"
-    until(lambda: unused(cluster), "the shell is gone")
+    await_unused(cluster, "the shell is gone")
 
 
 @pytest.fixture

@@ -124,7 +124,9 @@ def test_services_share_a_store_and_a_run_outlives_the_one_that_began_it(
     assert "end" in Path(done["log"]).read_text()
 
 
-def test_a_run_whose_process_is_killed_is_interrupted(cluster: Cluster, tmp_path: Path) -> None:
+def test_a_run_whose_process_is_killed_is_interrupted_and_its_job_cancelled(
+    cluster: Cluster, tmp_path: Path
+) -> None:
     add(cluster, tmp_path, "killed", "echo begin; sleep 600", NEVER)
     key = cluster.site.run("schedule", "run-now", "killed", "--background").out.strip()
     until(lambda: "begin" in _log(cluster, "killed"), "the job has begun", pause=1)
@@ -135,6 +137,12 @@ def test_a_run_whose_process_is_killed_is_interrupted(cluster: Cluster, tmp_path
     os.kill(run["pid"], signal.SIGKILL)
     cluster.site.run("schedule", "serve", "--once", "--no-sweep")
     assert states(cluster, "killed") == ["interrupted"]
+    # Its job does not go on beside the run that may take its place.
+    job = cluster.site.json("job", "list", cluster.name, "-n", "1")[0]
+    until(
+        lambda: cluster.site.json("job", "show", job["id"])["state"] == "cancelled",
+        "the job has ended",
+    )
 
 
 def _log(cluster: Cluster, name: str) -> str:

@@ -6,6 +6,7 @@ themselves.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shlex
@@ -95,6 +96,56 @@ def test_a_job_runs_on_the_workers_of_all_hosts(spread: Spread, tmp_path: Path) 
     )
     told = spread.site.run("submit", "wide", str(job)).out
     assert "workers: wide-worker-1 wide-worker-2 wide-worker-3" in told
+
+
+SLOW = "echo begun; for number in $(seq 12); do sleep 0.5; echo $number; done; echo ended"
+SLOWLY = ["begun", *map(str, range(1, 13)), "ended"]
+
+
+def broken_off(spread: Spread, host: str) -> None:
+    """End the ssh by which this site asks a host's engine."""
+    name = hashlib.sha256(f"{spread.site.home} {host}".encode()).hexdigest()[:16]
+    subprocess.run(["pkill", "-KILL", "-f", f"ssh .*{name}.docker:/"], check=True)
+
+
+def test_a_job_is_followed_on_when_the_way_to_its_host_breaks_off(
+    spread: Spread, tmp_path: Path
+) -> None:
+    job = tmp_path / "slow.sh"
+    job.write_text(SLOW)
+    with spread.site.begin("submit", "wide", str(job)) as command:
+        assert command.stdout
+        assert command.stdout.readline() == "begun\n"
+        broken_off(spread, spread.places("wide")["master-1"])
+        out, err = command.communicate(timeout=LIMIT_SECONDS)
+    assert command.returncode == 0, err
+    assert ["begun", *out.splitlines()] == SLOWLY
+
+
+def test_a_cluster_of_a_jobs_own_is_on_the_hosts_and_outlives_a_broken_way(
+    spread: Spread, tmp_path: Path
+) -> None:
+    (tmp_path / "slow.sh").write_text(SLOW)
+    documents = spread.site.documents("brief", 1, [])
+    documents.append(
+        {
+            "kind": "Job",
+            "name": "slow",
+            "tenant": spread.site.tenant,
+            "cluster": {"template": "brief"},
+            "submit": {"file": "slow.sh"},
+        }
+    )
+    (tmp_path / "job.yml").write_text(yaml.safe_dump_all(documents))
+    with spread.site.begin("run", str(tmp_path / "job.yml")) as command:
+        assert command.stdout
+        assert command.stdout.readline() == "begun\n"
+        [job] = spread.site.json("job", "list", "-n", "1")
+        broken_off(spread, job["host"])
+        out, err = command.communicate(timeout=LIMIT_SECONDS)
+    assert command.returncode == 0, err
+    assert ["begun", *out.splitlines()] == SLOWLY
+    assert [cluster["name"] for cluster in spread.site.json("list")] == ["wide"]
 
 
 def test_names_lead_to_addresses_and_back_on_every_host(spread: Spread) -> None:
