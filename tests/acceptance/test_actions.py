@@ -156,7 +156,7 @@ def test_a_line_is_seen_when_it_is_printed(cluster: Cluster) -> None:
         late = [time.time() - float(text.rpartition("|")[2]) for text in process.stdout]
     assert process.returncode == 0
     assert len(late) == 3
-    # The first one comes while Ansible is still at it; all were printed well before the end.
+    # benchmarks/actions.py has the figure; this machine has other tests to run at the same time.
     assert max(late) < 2.5
 
 
