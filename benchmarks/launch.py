@@ -8,8 +8,8 @@ floor   the same daemons as ours (class data archives, serial collector, workers
 epic    `epic-run launch`
 
 All nodes have the same limits of processor and memory in the three ways. Also measured: until the
-containers are made, against `docker run` alone. What a launch takes until its first request reaches
-Docker, the making of the tenant's network, is the start of epic-run and of Ansible.
+containers are made, against `docker run` alone. What a launch takes until the tenant's network is
+made is the start of epic-run and of Ansible.
 """
 
 from __future__ import annotations

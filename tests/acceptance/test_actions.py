@@ -341,7 +341,41 @@ def test_anybodys_playbook_runs_on_the_nodes_as_a_member(cluster: Cluster, tmp_p
     assert (kept["user"], kept["name"], kept["state"]) == ("bob", "site.yml", "done")
     assert states(kept) == {"master-1": "skipped", "worker-1": "done"}
     missing = action(cluster, "play", cluster.name, "no-such.yml", code=2)
-    assert "there is no such file" in missing.err
+    assert "no-such.yml: No such file" in missing.err
+
+
+def test_a_playbook_becomes_root_where_its_member_may(cluster: Cluster, tmp_path: Path) -> None:
+    playbook = tmp_path / "root.yml"
+    playbook.write_text(
+        f"- hosts: {cluster.name}_worker\n  gather_facts: false\n  become: true\n"
+        "  tasks:\n    - ansible.builtin.command: touch /etc/by-root\n"
+    )
+    action(cluster, "play", cluster.name, str(playbook))
+    assert states(latest(cluster))["worker-1"] == "done"
+    cluster.run("shell", "worker-1", "--", "test", "-e", "/etc/by-root")
+    refused = action(cluster, "play", "--as", "bob", cluster.name, str(playbook), code=2)
+    assert "sudo" in refused.out + refused.err
+    assert latest(cluster)["state"] == "failed"
+    assert states(latest(cluster))["worker-1"] != "done"
+
+
+def test_a_script_may_come_by_the_input_and_be_long(cluster: Cluster) -> None:
+    script = "#!/bin/bash\n" + "# nothing\n" * 20_000 + 'echo "$GREETING $1"\n'
+    words = ["action", "run", cluster.name, "--env", "GREETING=hello", "-", "world"]
+    with cluster.site.begin(*words, stdin=subprocess.PIPE) as process:
+        out, err = process.communicate(script, timeout=120)
+    assert process.returncode == 0, err
+    assert sorted(out.splitlines()) == ["master-1 | hello world", "worker-1 | hello world"]
+
+
+def test_who_follows_an_action_sees_nodes_whose_turn_comes_later(cluster: Cluster) -> None:
+    line = "echo begun; sleep 2; echo ended"
+    words = ["--background", "--serial", "1", "--command", line]
+    key = action(cluster, "run", cluster.name, *words).out.strip()
+    shown = action(cluster, "logs", key, "-f").out.splitlines()
+    assert sorted(shown) == [
+        f"{name} | {word}" for name in sorted(BOTH) for word in ("begun", "ended")
+    ]
 
 
 def test_mistakes_are_told_before_anything_runs(cluster: Cluster, tmp_path: Path) -> None:
