@@ -140,6 +140,9 @@ def close(
             transaction.set_job(key, applications=tuple(applications))
         if not job.is_over:
             found = find(job)
+            if job.state == "cancelling" and found.state == "failed":
+                # Whoever asked its node before it was cancelled saw processes end by a signal.
+                found = replace(found, state="cancelled", reason="")
             transaction.set_job(
                 key,
                 state="lost" if found.state == "unknown" else found.state,

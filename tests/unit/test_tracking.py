@@ -170,6 +170,17 @@ def test_a_job_that_ends_while_somebody_cancels_it_keeps_its_end(
     assert recorded(context).state == "done"
 
 
+def test_who_asked_before_a_job_was_cancelled_does_not_call_it_a_failure(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = added(context)
+    with context.store.transaction() as transaction:
+        transaction.set_job(KEY, state="cancelling")
+    telling(monkeypatch, said("done", 143))
+    assert tracking.settle(context, job).state == "cancelled"
+    assert (recorded(context).state, recorded(context).reason) == ("cancelled", "")
+
+
 def test_a_job_that_cannot_be_ended_is_told_of(
     context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
