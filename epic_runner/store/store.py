@@ -117,10 +117,7 @@ class Transaction:
             self._connection.execute(
                 insert(table).values(name=name, document=dict(document), created_at=time.time())
             )
-        known = self.tenant(name).uids
-        following = max([*known.values(), FIRST_UID - 1]) + 1
-        new = [m["user"] for m in document.get("members", []) if m["user"] not in known]
-        for uid, user in enumerate(new, start=following):
+        for user, uid in new_uids(document, self.tenant(name).uids).items():
             self._connection.execute(insert(schema.users).values(tenant=name, name=user, uid=uid))
         return self.tenant(name)
 
@@ -698,6 +695,12 @@ class Transaction:
                 select(func.count()).select_from(schema.operations)
             ).scalar_one()
         )
+
+
+def new_uids(document: Mapping[str, Any], known: Mapping[str, int]) -> dict[str, int]:
+    """Return the user ids that members of a Tenant document get who have none yet."""
+    new = [item["user"] for item in document.get("members", []) if item["user"] not in known]
+    return {user: uid for uid, user in enumerate(new, max([*known.values(), FIRST_UID - 1]) + 1)}
 
 
 def fit(column: Column[Any], text: str) -> str:

@@ -224,6 +224,10 @@ def test_a_new_member_gets_an_account_on_every_node(site: Site, template: str) -
     before = site.starts()
     site.members = [*site.members, {"user": "cyd", "role": "member", "sudo": True}]
     site.template(services=["jupyter"])
+    planned = site.json("plan", template)["nodes"]
+    assert {(node["name"], node["action"]) for node in planned} == {(x, "restart") for x in BOTH}
+    assert all("/etc/epic/passwd" in node["reason"] for node in planned)
+    assert site.starts() == before
     done = site.run("launch", template)
     assert done.out.count("mended") == 2
     after = site.starts()
