@@ -11,7 +11,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from epic_runner import connections, docker_api, egress, recovery
+from epic_runner import connections, docker_api, egress, recovery, software
 from epic_runner.addresses import next_subnet, pool
 from epic_runner.cluster import ClusterSpec, Node, newest_first
 from epic_runner.errors import HostsSilent, InputError, NotFound, PortsTaken, QuotaExceeded
@@ -90,7 +90,8 @@ def launch(
     Raises:
         QuotaExceeded: Tenant or hosts have no room; nothing was changed.
         InputError: A cluster of this name exists that differs in more than its counts and
-            connections, or it cannot be connected as it wants to be.
+            connections, it cannot be connected as it wants to be, or its images do not fit
+            together.
         OperationFailed: A phase failed; the same call again resumes.
     """
 
@@ -119,7 +120,8 @@ def launch(
         from epic_runner.actions.declared import admitted
 
         spec = admitted(context, spec, tenant_document, user)
-    labels = connections.image_labels(context.hosts) if spec.connections else {}
+    labels = software.image_labels(context.hosts) if software.are_needed(spec) else {}
+    software.check(spec, labels)
     arguments = {role.name: role.count for role in spec.roles}
     with operate(
         context.store, tenant=spec.tenant, cluster=spec.name, verb="launch", arguments=arguments,

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from epic_runner import connections, docker_api, quota
+from epic_runner import connections, docker_api, quota, software
 from epic_runner.actions.due import container_ids, coverages
 from epic_runner.cluster import ClusterSpec, Node, RoleSpec
 from epic_runner.errors import NotFound, OperationFailed
@@ -129,7 +129,9 @@ def make_plan(
         except NotFound:
             cluster = ClusterRecord(0, spec, "", "running", ())
         history = transaction.declared_history(replace(cluster, spec=spec))
-    connections.check(spec, clusters, connections.image_labels(hosts) if spec.connections else {})
+    labels = software.image_labels(hosts) if software.are_needed(spec) else {}
+    software.check(spec, labels)
+    connections.check(spec, clusters, labels)
     cluster = replace(cluster, spec=grown(cluster, spec), wanted="running")
     new = new_nodes(cluster, clusters, tenant, hosts)
     of_tenant = [other for other in clusters if other.tenant == spec.tenant]
