@@ -124,7 +124,8 @@ class Transaction:
     def restore_tenant(self, tenant: TenantRecord) -> None:
         """Write back a tenant that was lost, with the user ids that its files have.
 
-        A tenant that is known stays as it is, but for user ids of people it does not know.
+        A tenant that is known stays as it is, but for user ids of people it does not know, and for
+        its addresses where it has none.
         """
         known = {record.name: record for record in self.tenants()}.get(tenant.name)
         if known is None:
@@ -133,6 +134,8 @@ class Transaction:
                     name=tenant.name, document=dict(tenant.document), created_at=time.time()
                 )
             )
+        if tenant.subnet and not (known and known.subnet):
+            self.set_subnet(tenant.name, tenant.subnet)
         have = dict(known.uids) if known else {}
         for user, uid in tenant.uids.items():
             if user not in have and uid not in have.values():
