@@ -268,7 +268,7 @@ def move(
             transaction.set_lost(now.id, going)
         else:
             transaction.set_leaving(now.id, going)
-        # Numbers are never given twice, so the new nodes are others, whatever of the old is left.
+        # New numbers are above all that are there, so whatever is left of the old is another node.
         numbered = replace(now, leaving=now.leaving | names)
         new = _reserve(context, transaction, numbered, mending=True)
         return _prepared(transaction, now.tenant, now.name, new)
