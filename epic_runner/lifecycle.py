@@ -295,33 +295,39 @@ def destroy(context: Context, name: str, tenant: str | None = None) -> ClusterRe
     what carries its labels goes.
     """
     found = doomed(context, name, tenant)
-    # What is left on a host of nodes that are elsewhere now goes as well, if the host is there.
-    also, silent = recovery.hosts_with(context.hosts, found.tenant, found.name)
-    away = silent & {node.host for node in found.lost} - {node.host for node in found.nodes}
 
     def prepare(transaction: Transaction) -> _Prepared:
-        if found.id:
-            transaction.set_cluster(found.id, wanted="absent")
+        # Whoever held the cluster meanwhile may have given it nodes, or made another of its name.
+        try:
+            cluster = transaction.find_cluster(found.name, found.tenant)
+            transaction.set_cluster(cluster.id, wanted="absent")
+        except NotFound:
+            cluster = replace(found, id=0)
         known = {record.name: record for record in transaction.tenants()}
         tenant_record = known.get(found.tenant, TenantRecord(found.tenant, {}, {}))
-        return _Prepared(found, tenant_record, also=also)
+        return _Prepared(cluster, tenant_record)
 
     with operate(
         context.store, tenant=found.tenant, cluster=found.name, verb="destroy", arguments={},
         user="", prepare=prepare, listener=context.listener,
-    ) as running:  # fmt: skip
+    ) as held:  # fmt: skip
+        cluster = held.prepared.cluster
+        # What is left on a host of nodes that are elsewhere now goes as well, if the host is there.
+        also, silent = recovery.hosts_with(context.hosts, cluster.tenant, cluster.name)
+        away = silent & {node.host for node in cluster.lost} - {node.host for node in cluster.nodes}
+        running = replace(held, prepared=replace(held.prepared, also=also))
         try:
             # Without a node of it anywhere, all hosts are looked at but those that are gone.
             _play(_except(context, away), running, "destroy")
         except HostsSilent as problem:
-            problem.hint = unfinished(found, problem.hosts)
+            problem.hint = unfinished(cluster, problem.hosts)
             raise
-        forget_secrets(found.tenant, found.name)
-        ssh_keys.forget(found.tenant, found.name)
-        running.settle(lambda transaction: transaction.remove_cluster(found.id))
+        forget_secrets(cluster.tenant, cluster.name)
+        ssh_keys.forget(cluster.tenant, cluster.name)
+        running.settle(lambda transaction: transaction.remove_cluster(cluster.id))
         for name_of_host in sorted(away):
-            running.listener(Step("Destroy the cluster", name_of_host, left_behind(found)))
-        return found
+            running.listener(Step("Destroy the cluster", name_of_host, left_behind(cluster)))
+        return cluster
 
 
 def unfinished(cluster: ClusterRecord, hosts: Iterable[str]) -> str:
