@@ -292,6 +292,18 @@ def test_every_verb_is_a_playbook_that_runs_by_itself(site: Site, template: str)
     assert site.labelled("container") == []
     playbook(site, inventory, "expand")
     site.is_as_wanted(BOTH)
+    site.run("expand", "lab")
+    inventory.write_text(site.run("inventory", "lab").out)
+    for options, said in (
+        ([], "no node is said to leave"),
+        (["-e", "shrink_nodes=worker-2"], "as a list"),
+        (["-e", '{"shrink_nodes": ["worker-9"]}'], "lab has no node worker-9"),
+    ):
+        assert said in playbook(site, inventory, "shrink", *options, code=2)
+        assert site.running() == ALL
+    named = ["-e", '{"shrink_nodes": ["worker-2"]}']
+    playbook(site, inventory, "shrink", *named)
+    assert site.running() == BOTH
     site.run("destroy", "lab", "--yes")
     site.has_nothing()
 
