@@ -133,6 +133,22 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     made.close()
 
 
+def test_a_launch_of_images_that_do_not_fit_together_makes_nothing(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = spec(1, name="new", image="epic/jupyter:1")
+    labels = {
+        "epic/jupyter:1": {"epic.java": "21"},
+        wanted.role("worker").image: {"epic.java": "17"},
+    }
+    monkeypatch.setattr(lifecycle.software, "image_labels", lambda _: labels)
+    with pytest.raises(InputError, match="would not fit together: master has Java 21"):
+        lifecycle.launch(Context(store, {"local": host()}), wanted)
+    with store.read() as transaction:
+        assert [cluster.name for cluster in transaction.clusters()] == ["lab"]
+        assert transaction.count_operations() == 0
+
+
 def destroyed(
     store: Store, monkeypatch: pytest.MonkeyPatch, meanwhile: Callable[[Transaction], object]
 ) -> tuple[set[str], frozenset[str]]:

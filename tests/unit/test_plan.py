@@ -11,6 +11,7 @@ import pytest
 from life_samples import PAGE, document, host, node, role, spec
 
 from epic_runner import plan
+from epic_runner.errors import InputError
 from epic_runner.events import Step
 from epic_runner.plan import make_plan, otherwise, what_happens
 from epic_runner.store import Store
@@ -130,6 +131,19 @@ def test_only_nodes_that_are_there_cost_a_play(
         ("master-1", "create", why), ("worker-1", "create", why), ("worker-2", "create", "")
     ]  # fmt: skip
     assert module.asked == []
+
+
+def test_images_that_do_not_fit_together_are_refused_as_by_a_launch(
+    monkeypatch: pytest.MonkeyPatch, store: Store
+) -> None:
+    wanted = spec(1, image="epic/jupyter:1")
+    labels = {
+        "epic/jupyter:1": {"epic.java": "21"},
+        wanted.role("worker").image: {"epic.java": "17"},
+    }
+    monkeypatch.setattr(plan.software, "image_labels", lambda _: labels)
+    with pytest.raises(InputError, match="would not fit together"):
+        make_plan(store, HOSTS, wanted, None, Module("unchanged"))
 
 
 def test_nodes_of_a_silent_host_are_not_known() -> None:
