@@ -1,9 +1,10 @@
 """A Spark job in a cluster against the same job in processes of this host, outside Docker.
 
 The processes are the very same software: the image's files, unpacked into a folder and entered by
-chroot, so that only the containers differ: their network, their limits, their file system. Both
-have one worker with all the host's cores, and do the same work: sorting, grouping and a shuffle
-of numbers, timed by the job's own clock from its session's start to its last result. Needs root.
+chroot, with the settings of Spark that the cluster's nodes have, so that only the containers
+differ: their network, their limits, their file system. Both have one worker with all the host's
+cores, and do the same work: sorting, grouping and a shuffle of numbers, timed by the job's own
+clock from its session's start to its last result. Needs root.
 """
 
 from __future__ import annotations
@@ -32,6 +33,9 @@ from common import parser as options
 CORES = os.cpu_count() or 1
 EXECUTOR_MEMORY = "2g"
 PORT, PAGE = 17077, 18080
+# The node on which the cluster's driver runs, and what its settings name as Spark's scratch folder.
+NODE = "epic.benchmark.bench.master-1"
+SETTINGS, SCRATCH = "/etc/spark/conf", "/data/tmp"
 
 JOB = """\
 import time
@@ -68,7 +72,10 @@ def cluster(folder: Path) -> Iterator[dict[str, str]]:
 
 @contextmanager
 def processes(folder: Path) -> Iterator[list[str]]:
-    """Start master and worker outside Docker, and give the command that submits to them."""
+    """Start master and worker outside Docker, and give the command that submits to them.
+
+    The cluster has to be there: its settings are theirs.
+    """
     root = folder / "root"
     root.mkdir()
     container = run("docker", "create", IMAGE).strip()
@@ -81,11 +88,15 @@ def processes(folder: Path) -> Iterator[list[str]]:
     for name in mounts:
         run("mount", "--rbind", "--make-rslave", f"/{name}", str(root / name))
     (root / "etc/hosts").write_text("127.0.0.1 localhost\n")
-    (root / "etc/spark/conf").mkdir(parents=True, exist_ok=True)
+    settings = root / SETTINGS.lstrip("/")
+    settings.mkdir(parents=True, exist_ok=True)
+    run("docker", "cp", f"{NODE}:{SETTINGS}/.", str(settings))
+    (root / SCRATCH.lstrip("/")).mkdir(parents=True, exist_ok=True)
     environment = {
         "PATH": "/opt/venv/bin:/opt/spark/bin:/opt/java/bin:/usr/bin:/bin",
         "SPARK_HOME": "/opt/spark",
-        "SPARK_CONF_DIR": "/etc/spark/conf",
+        "SPARK_CONF_DIR": SETTINGS,
+        "SPARK_LOCAL_DIRS": SCRATCH,
         "PYSPARK_PYTHON": "/opt/venv/bin/python",
         "JAVA_HOME": "/opt/java",
         "SPARK_LOCAL_IP": "127.0.0.1",

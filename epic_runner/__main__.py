@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
 from collections.abc import Iterable
+from typing import TextIO
 
 import click
 
@@ -23,10 +25,11 @@ def run(arguments: list[str] | None = None) -> int:
     # A service manager's stop, or a closed terminal, ends a run as Ctrl-C does: in order.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
-    output = sys.stdout
+    output, errors = sys.stdout, sys.stderr
     try:
         code = int(cli.main(arguments, prog_name="epic-run", standalone_mode=False) or 0)
-        sys.stdout.flush()
+        with contextlib.suppress(BrokenPipeError):
+            sys.stdout.flush()
     except click.exceptions.Exit as done:
         return done.exit_code
     except (BrokenPipeError, SystemExit) as end:
@@ -34,15 +37,29 @@ def run(arguments: list[str] | None = None) -> int:
         # to notice, it wraps the output and ends the process, as shell completion does too.
         if isinstance(end, SystemExit) and sys.stdout is output:
             raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), output.fileno())
         return 0
     except (KeyboardInterrupt, Exception) as problem:
         if os.environ.get("EPIC_DEBUG"):
             raise
         lines, code = told(problem)
-        for line in lines:
-            click.echo(line, err=True)
+        with contextlib.suppress(BrokenPipeError):
+            for line in lines:
+                click.echo(line, err=True)
+    finally:
+        for stream in (output, errors):
+            _let_go(stream)
     return code
+
+
+def _let_go(stream: TextIO) -> None:
+    """Give up what a stream still holds and cannot get rid of, since its reader has left, say.
+
+    Python would try once more when it ends, and make of its failure the exit code 120.
+    """
+    try:
+        stream.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def told(problem: BaseException) -> tuple[Iterable[str], int]:

@@ -86,6 +86,11 @@ def next_subnet(taken: Iterable[str], within: ipaddress.IPv4Network) -> str:
     )
 
 
+def subnet_of(address: str) -> str:
+    """Return the tenant's subnet that a node's address is of."""
+    return str(ipaddress.IPv4Network(f"{address}/{PREFIX}", strict=False))
+
+
 def of_nodes(subnet: str) -> ipaddress.IPv4Network:
     """Return the half of a tenant's subnet that its nodes have."""
     return next(ipaddress.IPv4Network(subnet).subnets())

@@ -233,7 +233,8 @@ class Node:
         cluster: The cluster's name.
         tenant: The tenant's name.
         role: The node role.
-        index: Its number in the node role, from 1; never used again while the cluster lives.
+        index: Its number in the node role, from 1, above those of all nodes that were there when it
+            was added; it keeps it whatever becomes of its container.
         host: The Docker host it was placed on.
         ports: The host's loopback port of each endpoint, by the endpoint's name.
         address: Its address in the tenant's network; empty where the engine chooses one.

@@ -8,21 +8,14 @@ looked at before anything is made.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from itertools import product
 from typing import Any
 
-from epic_runner import docker_api
 from epic_runner.cluster import ClusterSpec
 from epic_runner.errors import InputError
-from epic_runner.everywhere import ask_any
-from epic_runner.hosts import Host
+from epic_runner.software import Labels, disagreement, software
 from epic_runner.store import ClusterRecord
-
-# What is in an image, by the labels that its build has made of it.
-SOFTWARE = {"epic.python": "Python", "epic.java": "Java"}
-
-# By an image's reference: its labels.
-Labels = Mapping[str, Mapping[str, str]]
 
 
 def connected(spec: ClusterSpec, clusters: Iterable[ClusterRecord]) -> tuple[ClusterRecord, ...]:
@@ -54,16 +47,6 @@ def check(spec: ClusterSpec, clusters: Iterable[ClusterRecord], labels: Labels) 
                 _suggestion(spec, name, clusters),
             )
         _refuse_unlike(spec, found[name].spec, labels)
-
-
-def image_labels(hosts: Mapping[str, Host]) -> dict[str, Mapping[str, str]]:
-    """Return the labels of the images that hosts have, by reference."""
-    found = ask_any(hosts.values(), docker_api.images)
-    return {
-        reference: dict(image.get("Labels") or {})
-        for images in found.values()
-        for reference, image in images.items()
-    }
 
 
 def troubles(spec: ClusterSpec, clusters: Iterable[ClusterRecord]) -> list[str]:
@@ -107,16 +90,12 @@ def _refuse_unlike(spec: ClusterSpec, other: ClusterSpec, labels: Labels) -> Non
     own, theirs = (f"{item.app} {item.app_version}" for item in (spec, other))
     if own != theirs:
         raise _unlike(spec, other, own, theirs)
-    for label, what in SOFTWARE.items():
-        mine, others = (_versions(item, labels, label) for item in (spec, other))
-        # An image that no host has yet, or that is older than its labels, tells nothing.
-        if mine and others and mine != others:
-            raise _unlike(spec, other, *(f"{what} {', '.join(sorted(x))}" for x in (mine, others)))
-
-
-def _versions(spec: ClusterSpec, labels: Labels, label: str) -> set[str]:
-    found = {labels.get(role.image, {}).get(label, "") for role in spec.roles}
-    return found - {""}
+    for role, others in product(spec.roles, other.roles):
+        mine = software(role.image, spec.app, labels)
+        found = software(others.image, other.app, labels)
+        what = disagreement(mine, found)
+        if what:
+            raise _unlike(spec, other, f"{what} {mine[what]}", f"{what} {found[what]}")
 
 
 def _unlike(spec: ClusterSpec, other: ClusterSpec, own: str, theirs: str) -> InputError:

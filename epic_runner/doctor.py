@@ -181,10 +181,19 @@ class ImageFacts:
 
 @dataclass(frozen=True)
 class CatalogFacts:
-    """The images of the catalogue, and the nodes that run other builds, such as `lab worker-1`."""
+    """The images of the catalogue, and the nodes that run others, such as `lab worker-1`.
+
+    Attributes:
+        images: The images.
+        outdated_nodes: Nodes with another build of the image, or another version of the app, than
+            the catalogue has; no launch changes that.
+        revised_nodes: Nodes with an image that has another tag than the catalogue's; the next
+            launch makes them anew.
+    """
 
     images: tuple[ImageFacts, ...]
     outdated_nodes: tuple[str, ...] = ()
+    revised_nodes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -517,15 +526,27 @@ def judge_images(facts: CatalogFacts) -> Finding:
             f"built from other files than those that are there now: {', '.join(stale)}",
             "epic-run image build",
         )
-    if facts.outdated_nodes:
-        return Finding(
-            "images",
-            State.WARN,
-            f"nodes with an older build: {', '.join(facts.outdated_nodes)}",
-            "They keep it until they are made anew: epic-run export the cluster, destroy and "
-            "launch it.",
+    return judge_nodes(facts) or Finding(
+        "images", State.OK, f"{len(images)} of {len(images)} built and fresh"
+    )
+
+
+def judge_nodes(facts: CatalogFacts) -> Finding | None:
+    """Judge the images of nodes; None where they are all those of the catalogue."""
+    seen, mends = [], []
+    if facts.revised_nodes:
+        seen.append(f"nodes with an earlier image: {', '.join(facts.revised_nodes)}")
+        mends.append(
+            "epic-run launch of the cluster's template makes them anew: /data with homes and logs, "
+            "and /tenant, stay; what runs on them ends, and what was installed elsewhere goes."
         )
-    return Finding("images", State.OK, f"{len(images)} of {len(images)} built and fresh")
+    if facts.outdated_nodes:
+        seen.append(f"nodes with an older build: {', '.join(facts.outdated_nodes)}")
+        mends.append(
+            "They keep it until they are made anew: epic-run export the cluster, destroy and "
+            "launch it; /tenant stays, homes do not."
+        )
+    return Finding("images", State.WARN, "; ".join(seen), " ".join(mends)) if seen else None
 
 
 def judge_store(facts: StoreFacts) -> Finding:

@@ -11,7 +11,7 @@ import sqlite3
 import stat
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
@@ -57,6 +57,9 @@ STORE_WAIT_SECONDS = 2.0
 # How long nodes are asked for one another.
 ASKING_SECONDS = 20.0
 
+
+# How a node's image may differ from the catalogue's.
+OUTDATED, REVISED = "outdated", "revised"
 
 _BRIDGE_OPTION = "com.docker.network.bridge.name"
 
@@ -195,9 +198,31 @@ def catalog_facts(host: Host, catalog: Catalog) -> CatalogFacts | None:
                 fresh=labels.get(LABEL_LOCK) == plan.lock,
             )
         )
-    current = {image["Id"] for image in built.values()}
-    outdated = sorted(_node_name(node) for node in nodes if node["ImageID"] not in current)
-    return CatalogFacts(tuple(images), tuple(outdated))
+    ids = {image["Id"] for image in built.values()}
+    ages = sorted((_node_name(node), age(node, catalog, ids)) for node in nodes)
+    return CatalogFacts(
+        tuple(images),
+        outdated_nodes=tuple(name for name, found in ages if found == OUTDATED),
+        revised_nodes=tuple(name for name, found in ages if found == REVISED),
+    )
+
+
+def age(container: Mapping[str, Any], catalog: Catalog, ids: Container[str]) -> str:
+    """Return whether a node's image is `OUTDATED` or `REVISED` (see CatalogFacts), or neither.
+
+    Args:
+        container: Docker's summary of the node's container.
+        catalog: The apps.
+        ids: The ids of the images that the host has by name.
+    """
+    repository, _, tag = container.get("Image", "").rpartition(":")
+    spec = json.loads(container["Labels"].get("epic.cluster.spec", "{}"))
+    app = catalog.get(spec.get("app", ""))
+    current = {item.image: item.tag for item in catalog}
+    if current.get(repository, tag) != tag:
+        same = app is not None and app.version == spec.get("app_version")
+        return REVISED if same else OUTDATED
+    return "" if container["ImageID"] in ids else OUTDATED
 
 
 def _node_name(container: Mapping[str, Any]) -> str:

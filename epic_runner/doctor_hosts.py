@@ -16,7 +16,15 @@ from typing import Any
 
 from epic_runner import hosting, ssh
 from epic_runner.catalog import load_catalog
-from epic_runner.doctor import CatalogFacts, Finding, MemoryFacts, State, judge_memory, worst
+from epic_runner.doctor import (
+    CatalogFacts,
+    Finding,
+    MemoryFacts,
+    State,
+    judge_memory,
+    judge_nodes,
+    worst,
+)
 from epic_runner.doctor_facts import catalog_facts
 from epic_runner.errors import DockerUnavailable, OperationFailed
 from epic_runner.everywhere import ask_all
@@ -149,15 +157,7 @@ def _judge_images(facts: CatalogFacts) -> Finding:
     seen = f"{fresh} of {len(facts.images)} images as built here"
     if stale:
         seen += f", older builds of {', '.join(stale)}; a launch brings what it needs"
-    if facts.outdated_nodes:
-        return Finding(
-            "images",
-            State.WARN,
-            f"nodes with an older build: {', '.join(facts.outdated_nodes)}",
-            "They keep it until they are made anew: epic-run export the cluster, destroy and "
-            "launch it.",
-        )
-    return Finding("images", State.OK, seen)
+    return judge_nodes(facts) or Finding("images", State.OK, seen)
 
 
 def _summary(said: Mapping[str, Any], span: tuple[float, float]) -> str:

@@ -22,7 +22,8 @@ class Step:
         failed: Whether it went wrong.
         tenant: The tenant of the cluster at work.
         cluster: The cluster at work.
-        result: What a host's work came to, for programs; empty while it goes on.
+        result: What a host's work came to, for programs, or a node's: `files`, those of it that
+            were not as wanted. Empty while it goes on.
     """
 
     phase: str
@@ -165,10 +166,11 @@ class Translator:
         return OperationFailed(text, image_hint(self._missing_images) or self._hint)
 
     def _nodes(self, result: Mapping[str, Any]) -> None:
-        nodes = result.get("nodes")
+        nodes, files = result.get("nodes"), result.get("files_changed") or {}
         for node, outcome in nodes.items() if isinstance(nodes, dict) else ():
             if isinstance(outcome, str):
-                self._listener(Step(self._phase, node, outcome))
+                about = {"files": list(files[node])} if node in files else {}
+                self._listener(Step(self._phase, node, outcome, result=about))
         for node, outcome in result.get("outcomes", {}).items() if _is_exec(result) else ():
             if not outcome.get("rc"):
                 for line in outcome.get("stdout", "").splitlines():

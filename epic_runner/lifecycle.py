@@ -12,7 +12,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from epic_runner import connections, docker_api, egress, recovery
+from epic_runner import connections, docker_api, egress, recovery, software
 from epic_runner.addresses import next_subnet, pool
 from epic_runner.cluster import ClusterSpec, Node, newest_first
 from epic_runner.errors import HostsSilent, InputError, NotFound, PortsTaken, QuotaExceeded
@@ -100,7 +100,8 @@ def launch(
     Raises:
         QuotaExceeded: Tenant or hosts have no room; nothing was changed.
         InputError: A cluster of this name exists that differs in more than its counts and
-            connections, or it cannot be connected as it wants to be.
+            connections, it cannot be connected as it wants to be, or its images do not fit
+            together.
         OperationFailed: A phase failed; the same call again resumes.
     """
 
@@ -129,7 +130,8 @@ def launch(
         from epic_runner.actions.declared import admitted
 
         spec = admitted(context, spec, tenant_document, user)
-    labels = connections.image_labels(context.hosts) if spec.connections else {}
+    labels = software.image_labels(context.hosts) if software.are_needed(spec) else {}
+    software.check(spec, labels)
     arguments = {role.name: role.count for role in spec.roles}
     with operate(
         context.store, tenant=spec.tenant, cluster=spec.name, verb="launch", arguments=arguments,
@@ -276,7 +278,7 @@ def move(
             transaction.set_lost(now.id, going)
         else:
             transaction.set_leaving(now.id, going)
-        # Numbers are never given twice, so the new nodes are others, whatever of the old is left.
+        # New numbers are above all that are there, so whatever is left of the old is another node.
         numbered = replace(now, leaving=now.leaving | names)
         new = _reserve(context, transaction, numbered, mending=True)
         return _prepared(transaction, now.tenant, now.name, new)
@@ -303,33 +305,39 @@ def destroy(context: Context, name: str, tenant: str | None = None) -> ClusterRe
     what carries its labels goes.
     """
     found = doomed(context, name, tenant)
-    # What is left on a host of nodes that are elsewhere now goes as well, if the host is there.
-    also, silent = recovery.hosts_with(context.hosts, found.tenant, found.name)
-    away = silent & {node.host for node in found.lost} - {node.host for node in found.nodes}
 
     def prepare(transaction: Transaction) -> _Prepared:
-        if found.id:
-            transaction.set_cluster(found.id, wanted="absent")
+        # Whoever held the cluster meanwhile may have given it nodes, or made another of its name.
+        try:
+            cluster = transaction.find_cluster(found.name, found.tenant)
+            transaction.set_cluster(cluster.id, wanted="absent")
+        except NotFound:
+            cluster = replace(found, id=0)
         known = {record.name: record for record in transaction.tenants()}
         tenant_record = known.get(found.tenant, TenantRecord(found.tenant, {}, {}))
-        return _Prepared(found, tenant_record, also=also)
+        return _Prepared(cluster, tenant_record)
 
     with operate(
         context.store, tenant=found.tenant, cluster=found.name, verb="destroy", arguments={},
         user="", prepare=prepare, listener=context.listener,
-    ) as running:  # fmt: skip
+    ) as held:  # fmt: skip
+        cluster = held.prepared.cluster
+        # What is left on a host of nodes that are elsewhere now goes as well, if the host is there.
+        also, silent = recovery.hosts_with(context.hosts, cluster.tenant, cluster.name)
+        away = silent & {node.host for node in cluster.lost} - {node.host for node in cluster.nodes}
+        running = replace(held, prepared=replace(held.prepared, also=also))
         try:
             # Without a node of it anywhere, all hosts are looked at but those that are gone.
             _play(_except(context, away), running, "destroy")
         except HostsSilent as problem:
-            problem.hint = unfinished(found, problem.hosts)
+            problem.hint = unfinished(cluster, problem.hosts)
             raise
-        forget_secrets(found.tenant, found.name)
-        ssh_keys.forget(found.tenant, found.name)
-        running.settle(lambda transaction: transaction.remove_cluster(found.id))
+        forget_secrets(cluster.tenant, cluster.name)
+        ssh_keys.forget(cluster.tenant, cluster.name)
+        running.settle(lambda transaction: transaction.remove_cluster(cluster.id))
         for name_of_host in sorted(away):
-            running.listener(Step("Destroy the cluster", name_of_host, left_behind(found)))
-        return found
+            running.listener(Step("Destroy the cluster", name_of_host, left_behind(cluster)))
+        return cluster
 
 
 def unfinished(cluster: ClusterRecord, hosts: Iterable[str]) -> str:

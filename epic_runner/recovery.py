@@ -8,16 +8,18 @@ without being seen.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from epic_runner import docker_api
+from epic_runner.addresses import next_address, subnet_of
 from epic_runner.cluster import ClusterSpec, Node, container_name, split_name
 from epic_runner.errors import NotFound
 from epic_runner.everywhere import ask_all, ask_any
 from epic_runner.hosts import Host
-from epic_runner.inventory import storage_name
+from epic_runner.inventory import spanning_name, storage_name
 from epic_runner.secrets import keep_token
 from epic_runner.store import ClusterRecord, Store, TenantRecord
 
@@ -134,14 +136,18 @@ def recover(
         if found.key not in known and "epic.cluster.spec" in found.labels:
             lost.setdefault(found.key, []).append(found)
     tenants = {name: _tenant(hosts, all_of) for name, all_of in _by_tenant(lost).items()}
+    subnets = _subnets(hosts) if lost else {}
     written = [
         key
         for key, containers in lost.items()
-        if (tenant_found := tenants[key[0]]) and _write(store, hosts, containers, tenant_found)
+        if (tenant_found := tenants[key[0]])
+        and _write(
+            store, hosts, containers, replace(tenant_found, subnet=subnets.get(tenant_found.name))
+        )
     ]
     return Recovered(
         tuple(f"{tenant}/{name}" for tenant, name in sorted(written)),
-        () if name else tuple(_orphans(hosts, known | lost.keys())),
+        () if name else tuple(_orphans(store, hosts, known | lost.keys())),
     )
 
 
@@ -175,27 +181,53 @@ def _tenant(hosts: Mapping[str, Host], containers: list[Found]) -> TenantRecord 
         return None
 
 
+def _subnets(hosts: Mapping[str, Host]) -> dict[str, str]:
+    """Return the addresses of the networks that span hosts, by their tenants' names."""
+    answers, _ = ask_all(
+        hosts.values(), lambda host: docker_api.networks(host, {"epic.tenant": None})
+    )
+    found = {}
+    for network in (item for networks in answers.values() for item in networks):
+        tenant = network["Labels"]["epic.tenant"]
+        parts = (network.get("IPAM") or {}).get("Config") or []
+        # One that was made a moment ago has no addresses to tell of yet.
+        subnets = [part["Subnet"] for part in parts if part.get("Subnet")]
+        if network["Name"] == spanning_name(tenant) and subnets:
+            found[tenant] = subnets[0]
+    return found
+
+
 def _write(
     store: Store, hosts: Mapping[str, Host], containers: list[Found], tenant: TenantRecord
 ) -> bool:
     """Write one cluster to the store; False when it left Docker, or came back, meanwhile."""
-    newest = max(containers, key=lambda found: int(found.container["Created"]))
+    oldest_first = sorted(containers, key=lambda found: int(found.container["Created"]))
+    newest = oldest_first[-1]
     try:
-        with_ports = [_with_ports(hosts[found.host], found) for found in containers]
+        described = [_described(hosts[found.host], found) for found in oldest_first]
     except NotFound:
         return False
-    spec = counted(
-        ClusterSpec.from_dict(json.loads(newest.labels["epic.cluster.spec"])), with_ports
-    )
+    # Of one node on two hosts, the later one is the node, and the other a stray.
+    nodes = list({node.short_name: node for node in described}.values())
+    spec = ClusterSpec.from_dict(json.loads(newest.labels["epic.cluster.spec"]))
+    left, silent = _left(hosts, newest.key)
+    missing = still_wanted(spec, nodes, left)
+    spec = counted(spec, [*nodes, *missing], is_whole=not silent)
+    # Where no host tells of the network, the nodes do.
+    asked = next((subnet_of(node.address) for node in nodes if node.address), None)
+    tenant = replace(tenant, subnet=tenant.subnet or asked)
     for found in containers:
         token = docker_api.read_file(hosts[found.host], found.container["Id"], TOKEN_FILE)
         if token:
             keep_token(spec.tenant, spec.name, token.decode())
     with store.transaction() as transaction:
-        if any(record.name == spec.name for record in transaction.clusters(spec.tenant)):
+        others = transaction.clusters(spec.tenant)
+        if any(record.name == spec.name for record in others):
             return False
         transaction.restore_tenant(tenant)
-        key = transaction.add_cluster(spec, newest.labels["epic.owner"], with_ports)
+        taken = [*nodes, *(node for other in others for node in (*other.nodes, *other.lost))]
+        nodes += addressed(missing, taken, transaction.tenant(spec.tenant).subnet)
+        key = transaction.add_cluster(spec, newest.labels["epic.owner"], nodes)
         running = any(found.container["State"] == "running" for found in containers)
         transaction.set_cluster(key, wanted="running" if running else "stopped")
     return True
@@ -234,36 +266,103 @@ def described_tenant(
     return TenantRecord(document["name"], document, uids)
 
 
-def counted(spec: ClusterSpec, nodes: Iterable[Node]) -> ClusterSpec:
-    """Return the spec with the counts that the nodes found tell of.
+def still_wanted(
+    spec: ClusterSpec, nodes: Iterable[Node], left: Iterable[Node]
+) -> tuple[Node, ...]:
+    """Return the nodes without containers that a cluster was to have when its store was lost.
 
-    Numbers are given from 1 up and taken from the top down, so the highest number of a node role
-    is its count, and a gap below it is a node that was lost.
+    A node that went in order took its volume along, one whose container somebody removed left it
+    behind; but so did one that was made anew elsewhere while its host was away. So there are no
+    more than the spec asks for, those with the highest numbers first.
+
+    Args:
+        spec: The cluster, as the newest container has it in its label.
+        nodes: The nodes that have containers.
+        left: The nodes of which there are volumes.
     """
-    highest: dict[str, int] = {}
-    for node in nodes:
-        highest[node.role] = max(highest.get(node.role, 0), node.index)
+    there = {node.short_name: node for node in nodes}
+    found: dict[str, Node] = {}
+    for node in sorted(left, key=lambda node: node.index, reverse=True):
+        role = next((role for role in spec.roles if role.name == node.role), None)
+        have = sum(other.role == node.role for other in (*there.values(), *found.values()))
+        if role and have < role.count and node.short_name not in there:
+            found.setdefault(node.short_name, node)
+    return tuple(reversed(found.values()))
+
+
+def counted(spec: ClusterSpec, nodes: Iterable[Node], *, is_whole: bool) -> ClusterSpec:
+    """Return the spec with the counts of the nodes that were found, or the app's least ones.
+
+    Numbers tell nothing of it: those of nodes that have left are not given again.
+
+    Args:
+        spec: The cluster, as the newest container has it in its label.
+        nodes: The nodes that were found.
+        is_whole: Whether all hosts told; else it keeps the counts that it had.
+    """
+    found = Counter(node.role for node in nodes)
+    least = {role.name: role.minimum if is_whole else role.count for role in spec.roles}
     roles = tuple(
-        replace(role, count=max(highest.get(role.name, 0), role.minimum)) for role in spec.roles
+        replace(role, count=max(found[role.name], least[role.name])) for role in spec.roles
     )
     return replace(spec, roles=roles)
 
 
-def _with_ports(host: Host, found: Found) -> Node:
-    """Return the node with the host ports that its container publishes, by endpoint."""
+def addressed(nodes: Iterable[Node], others: Iterable[Node], subnet: str | None) -> list[Node]:
+    """Return nodes with an address each, where their tenant's network spans hosts.
+
+    Args:
+        nodes: The nodes, none of which has one.
+        others: All other nodes of the tenant.
+        subnet: The tenant's addresses; None where an engine gives them.
+    """
+    taken = {node.address for node in others}
+    return [
+        replace(node, address=next_address(subnet, taken)) if subnet else node for node in nodes
+    ]
+
+
+def _left(hosts: Mapping[str, Host], key: tuple[str, str]) -> tuple[list[Node], Collection[str]]:
+    """Return the nodes of a cluster of which there are volumes, and the hosts that do not tell."""
+    tenant, cluster = key
+    labels = {"epic.tenant": tenant, "epic.cluster": cluster, "epic.node": None}
+    answers, silent = ask_all(hosts.values(), lambda host: docker_api.volumes(host, labels))
+    found = [_node_of(volume, host) for host, volumes in answers.items() for volume in volumes]
+    return found, silent
+
+
+def _node_of(volume: Mapping[str, Any], host: str) -> Node:
+    labels = volume["Labels"]
+    role, _, index = labels["epic.node"].rpartition("-")
+    return Node(labels["epic.cluster"], labels["epic.tenant"], role, int(index), host, {})
+
+
+def _described(host: Host, found: Found) -> Node:
+    """Return the node with the host ports and the address that its container was made with."""
     node = found.node()
     spec = ClusterSpec.from_dict(json.loads(found.labels["epic.cluster.spec"]))
-    bindings = docker_api.inspect(host, found.container["Id"])["HostConfig"]["PortBindings"] or {}
+    inspected = docker_api.inspect(host, found.container["Id"])
+    bindings = inspected["HostConfig"]["PortBindings"] or {}
     ports = {
         endpoint.name: int(bindings[f"{endpoint.port}/tcp"][0]["HostPort"])
         for endpoint in spec.role(node.role).endpoints
         if f"{endpoint.port}/tcp" in bindings
     }
-    return replace(node, ports=ports)
+    networks = inspected.get("NetworkSettings", {}).get("Networks") or {}
+    attached = networks.get(spanning_name(node.tenant)) or {}
+    # What was asked for, which a container that does not run has as well.
+    address = (attached.get("IPAMConfig") or {}).get("IPv4Address", "")
+    return replace(node, ports=ports, address=address)
 
 
-def _orphans(hosts: Mapping[str, Host], known: set[tuple[str, str]]) -> Iterable[str]:
+def _orphans(store: Store, hosts: Mapping[str, Host], known: set[tuple[str, str]]) -> Iterable[str]:
     tenants = {tenant for tenant, _ in known}
+    with store.read() as transaction:
+        nodes = {
+            (node.host, node.container)
+            for cluster in transaction.clusters()
+            for node in (*cluster.nodes, *cluster.lost)
+        }
     answers, silent = ask_all(
         hosts.values(), lambda host: docker_api.volumes(host, {"epic.tenant": None})
     )
@@ -277,6 +376,14 @@ def _orphans(hosts: Mapping[str, Host], known: set[tuple[str, str]]) -> Iterable
                     f"volume {volume['Name']} on host {host.name} belongs to no cluster: "
                     f"epic-run destroy {tenant}/{cluster} removes it"
                 )
+            elif "epic.node" in labels and cluster:
+                node = _node_of(volume, host.name)
+                if (node.host, node.container) not in nodes:
+                    yield (
+                        f"volume {volume['Name']} on host {host.name} is that of {node.name}, "
+                        f"which {tenant}/{cluster} does not have: docker volume rm removes it, "
+                        "and so does destroying the cluster"
+                    )
             elif not cluster and tenant not in tenants and volume["Name"] == storage_name(tenant):
                 yield (
                     f"volume {volume['Name']} on host {host.name} is the storage of a tenant "

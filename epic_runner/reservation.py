@@ -14,15 +14,18 @@ from epic_runner.store import ClusterRecord, TenantRecord
 
 
 def missing_nodes(cluster: ClusterRecord) -> list[tuple[RoleSpec, int]]:
-    """Return role and number of each node that the spec asks for and the store does not have."""
+    """Return role and number of each node that the spec asks for and the store does not have.
+
+    Numbers go on above the highest one, also where a gap is below it: so the newest node has the
+    highest, by which a shrink knows it.
+    """
     missing = []
     for role in cluster.spec.roles:
         # What is left of a lost node keeps its number and its address as long as it may come back.
         known = (*cluster.nodes, *cluster.lost)
-        have = {node.index for node in known if node.role == role.name}
-        staying = {node.index for node in cluster.staying() if node.role == role.name}
-        free = (number for number in range(1, 2**31) if number not in have)
-        missing += [(role, next(free)) for _ in range(role.count - len(staying))]
+        highest = max((node.index for node in known if node.role == role.name), default=0)
+        staying = sum(node.role == role.name for node in cluster.staying())
+        missing += [(role, highest + number) for number in range(1, role.count - staying + 1)]
     return missing
 
 

@@ -132,6 +132,11 @@ nodes:
   type: dict
   returned: always
   sample: {worker-1: created, worker-2: unchanged}
+files_changed:
+  description: The files that were not as wanted in nodes that are kept, by the nodes' short names.
+  type: dict
+  returned: always
+  sample: {worker-1: [/etc/epic/passwd]}
 failed_nodes:
   description: Why nodes failed, by their short names.
   type: dict
@@ -246,6 +251,7 @@ class Converger:
         )
         self.owner = {"epic.tenant": params["tenant"], "epic.cluster": params["cluster"]}
         self.done: dict[str, str] = {}
+        self.files_changed: dict[str, list[str]] = {}
         self.failed: dict[str, str] = {}
         self.missing_images: list[str] = []
         self.port_clashes: list[str] = []
@@ -255,10 +261,10 @@ class Converger:
     def started(self) -> None:
         """Make what is missing and start what does not run."""
         # Together with other launches of the tenant, but not with the removal of its network.
-        with hold(self.p["tenant"], fcntl.LOCK_SH):
+        with self.held(self.p["tenant"], fcntl.LOCK_SH):
             live = self.live()
             self.missing_images = self.images_to_get(live)
-            if self.missing_images:
+            if self.missing_images and not self.check:
                 return
             if not self.check:
                 self.ensure_network()
@@ -298,6 +304,10 @@ class Converger:
             self.remove_network()
 
     # -- parts -----------------------------------------------------------------------------
+
+    def held(self, name: str, how: int) -> contextlib.AbstractContextManager[None]:
+        """Hold a lock of this host, unless it is only looked: that must keep nobody from work."""
+        return contextlib.nullcontext() if self.check else hold(name, how)
 
     def wanted_names(self) -> set[str] | None:
         """Return the short names the task speaks of; None for all."""
@@ -438,6 +448,8 @@ class Converger:
             self.docker.request("POST", f"/containers/{node['container']}/unpause")
         files = self.files(node)
         drifted = self.drifted(node, files)
+        if drifted:
+            self.files_changed[node["short_name"]] = sorted(drifted)
         if any(not files.get(path, {}).get("quiet") for path in drifted):
             return self.mend(node, state, "started" if state == "created" else "mended")
         if drifted and not self.check:
@@ -786,7 +798,7 @@ def run(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:  # noqa: FB
     converger = Converger(params, check=check_mode)
     try:
         # A run whose controller died may still be at work here.
-        with hold(f"{params['tenant']}.{params['cluster']}", fcntl.LOCK_EX):
+        with converger.held(f"{params['tenant']}.{params['cluster']}", fcntl.LOCK_EX):
             getattr(converger, params["state"])()
     except (DockerError, FirewallError) as problem:
         hint = getattr(problem, "hint", None)
@@ -794,7 +806,11 @@ def run(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:  # noqa: FB
         away = converger.docker.absence()
         return {"failed": True, "msg": str(problem), "nodes": converger.done, **told, **away}
     changed = any(outcome != "unchanged" for outcome in converger.done.values())
-    result: dict[str, Any] = {"changed": changed or converger.told, "nodes": converger.done}
+    result: dict[str, Any] = {
+        "changed": changed or converger.told,
+        "nodes": converger.done,
+        "files_changed": converger.files_changed,
+    }
     if converger.missing_images:
         images = converger.missing_images
         message = f"this host does not have the image {', '.join(images)}"

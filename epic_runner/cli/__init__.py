@@ -122,7 +122,8 @@ def cli(*, debug: bool) -> None:
       epic-run status lab
 
     Files and state are kept under EPIC_HOME (~/.local/share/epic-runner). Exit codes: 0 done,
-    1 the run failed, 2 bad input.
+    1 the run failed, 2 bad input, 130 a job, script or shell was cancelled; run, submit, shell,
+    ssh and schedule run-now end with the code of what they ran.
     """
     if debug:
         os.environ["EPIC_DEBUG"] = "1"

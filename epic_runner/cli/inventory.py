@@ -5,14 +5,12 @@ from __future__ import annotations
 import click
 import yaml
 
-from epic_runner import connections, egress
+from epic_runner import connections
 from epic_runner.cli.common import tenant_option
-from epic_runner.gateway import site, ssh_keys
-from epic_runner.inventory import cluster_inventory
 from epic_runner.output import emit, output_option
 from epic_runner.resources import content_root
-from epic_runner.secrets import cluster_secrets, cluster_token
 from epic_runner.site import site_hosts
+from epic_runner.site_inventory import site_inventory
 from epic_runner.store import Store
 
 
@@ -41,16 +39,5 @@ def inventory(cluster: str | None, *, content: bool, tenant: str | None, output:
         record = transaction.find_cluster(cluster, tenant)
         owner = transaction.tenant(record.tenant)
         connected = connections.connected(record.spec, transaction.clusters())
-    token = cluster_token(record.tenant, record.name)
-    gateway = site.load()
-    data = cluster_inventory(
-        record,
-        owner,
-        site_hosts(store),
-        secrets=cluster_secrets(record.tenant, record.name),
-        gateway=gateway,
-        ssh=ssh_keys.node_trust(record.tenant, record.name, token) if gateway else None,
-        ways_out=egress.load(),
-        connected=connected,
-    )
+    data = site_inventory(record, owner, site_hosts(store), connected)
     emit(data, lambda: click.echo(yaml.safe_dump(data, sort_keys=False), nl=False), output)

@@ -22,6 +22,9 @@ def plan(
 ) -> None:
     """Show what a launch would do: nodes, hosts, quota; nothing is changed.
 
+    Nodes are created, recreated (their volumes stay), restarted, started or kept, each with the
+    reason. For nodes that are there, the play that decides this in a launch is asked.
+
     \b
     Examples:
       epic-run plan examples/multi-node.yml

@@ -22,6 +22,7 @@ from epic_runner.spec.models import App
 LABEL_LOCK: Final = "epic.lock"
 LABEL_LOCKED: Final = "epic.locked"
 LABEL_PARENT: Final = "epic.parent"
+LABEL_PARENTS: Final = "epic.parents"
 LABEL_SBOM: Final = "epic.sbom"
 
 # Where an image keeps what is known of it: facts, Debian packages, its bill of materials.
@@ -445,6 +446,8 @@ class _Run:
             LABEL_LOCK: self._plans[app.name].lock,
             LABEL_LOCKED: str(locked).lower(),
             LABEL_PARENT: "" if below is None else below.id,
+            # What the parent is by now, not what the catalogue says of it: it may be an older one.
+            LABEL_PARENTS: "" if below is None else line_of(below.labels),
             LABEL_SBOM: sbom.SBOM_PATH if has_bill else "",
         }
 
@@ -505,6 +508,13 @@ def _failure(app: App, step: str, last: Sequence[str]) -> BuildFailed:
 def _shortened(text: str, length: int = 100) -> str:
     flat = " ".join(text.split())
     return flat if len(flat) <= length else flat[: length - 1] + "…"
+
+
+def line_of(labels: Mapping[str, str]) -> str:
+    """Return an image and those below it as words NAME=VERSION, by its labels."""
+    # The one that the base is built on is none of ours.
+    own = [f"{labels['epic.app']}={labels['epic.version']}"] if "epic.app" in labels else []
+    return " ".join([*labels.get(LABEL_PARENTS, "").split(), *own])
 
 
 def _lines(data: bytes | None) -> tuple[str, ...]:

@@ -117,17 +117,15 @@ class Transaction:
             self._connection.execute(
                 insert(table).values(name=name, document=dict(document), created_at=time.time())
             )
-        known = self.tenant(name).uids
-        following = max([*known.values(), FIRST_UID - 1]) + 1
-        new = [m["user"] for m in document.get("members", []) if m["user"] not in known]
-        for uid, user in enumerate(new, start=following):
+        for user, uid in new_uids(document, self.tenant(name).uids).items():
             self._connection.execute(insert(schema.users).values(tenant=name, name=user, uid=uid))
         return self.tenant(name)
 
     def restore_tenant(self, tenant: TenantRecord) -> None:
         """Write back a tenant that was lost, with the user ids that its files have.
 
-        A tenant that is known stays as it is, but for user ids of people it does not know.
+        A tenant that is known stays as it is, but for user ids of people it does not know, and for
+        its addresses where it has none.
         """
         known = {record.name: record for record in self.tenants()}.get(tenant.name)
         if known is None:
@@ -136,6 +134,8 @@ class Transaction:
                     name=tenant.name, document=dict(tenant.document), created_at=time.time()
                 )
             )
+        if tenant.subnet and not (known and known.subnet):
+            self.set_subnet(tenant.name, tenant.subnet)
         have = dict(known.uids) if known else {}
         for user, uid in tenant.uids.items():
             if user not in have and uid not in have.values():
@@ -698,6 +698,12 @@ class Transaction:
                 select(func.count()).select_from(schema.operations)
             ).scalar_one()
         )
+
+
+def new_uids(document: Mapping[str, Any], known: Mapping[str, int]) -> dict[str, int]:
+    """Return the user ids that members of a Tenant document get who have none yet."""
+    new = [item["user"] for item in document.get("members", []) if item["user"] not in known]
+    return {user: uid for uid, user in enumerate(new, max([*known.values(), FIRST_UID - 1]) + 1)}
 
 
 def fit(column: Column[Any], text: str) -> str:

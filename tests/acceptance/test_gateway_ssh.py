@@ -17,7 +17,7 @@ import gateway_support
 import life_support
 import pytest
 from gateway_support import Gated, published
-from life_support import until
+from life_support import Site, until
 
 from epic_runner.gateway import ssh_keys
 
@@ -39,7 +39,8 @@ def gated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gated]:
         life_support.site(tmp_path_factory.mktemp("ssh")) as site,
         gateway_support.gateway(site) as made,
     ):
-        refused = site.run("launch", site.template("one", workers=2))
+        template = site.template("one", workers=2)
+        site.run("launch", template)
         assert "ssh" not in site.inside("worker-1", "ls", "/etc/epic/services", cluster="one")
         refused = site.run("ssh", "one", "--", "true", code=2)
         assert "this site has none" in refused.err
@@ -47,8 +48,18 @@ def gated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gated]:
         made.up()
         refused = site.run("ssh", "one", "--", "true", code=2)
         assert "older than the gateway" in refused.err
+        fates = planned(site, template)
+        assert fates.pop("master-1") == ("recreate", "it publishes ports")
+        assert {action for action, _ in fates.values()} == {"restart"}
         site.run("repair", "one")
+        assert {action for action, _ in planned(site, template).values()} == {"keep"}
         yield made
+
+
+def planned(site: Site, template: str) -> dict[str, tuple[str, str]]:
+    """Return what a launch would do with each node, and why."""
+    nodes = site.json("plan", template)["nodes"]
+    return {node["name"]: (node["action"], node["reason"]) for node in nodes}
 
 
 @pytest.fixture(scope="module")
@@ -267,6 +278,8 @@ def test_without_its_gateway_a_cluster_comes_back_to_this_machine(gated: Gated) 
     assert {item["reach"] for item in status["endpoints"]} == {"network"}
     assert status["way"].startswith("epic-run repair one")
     assert published(site, "one") == []
+    fates = planned(site, site.template("one", workers=2))
+    assert fates["master-1"] == ("recreate", "it publishes no ports")
     site.run("repair", "one")
     status = site.status("one")
     assert (status["health"], status["way"]) == ("green", "")

@@ -21,15 +21,17 @@ BOTH = ["master-1", "worker-1"]
 ALL = ["master-1", "worker-1", "worker-2"]
 ROOT = Path(__file__).resolve().parents[2]
 
-# Every executor writes a line, then goes on for as long as the file is there.
+# Every task leaves a file that names the try that it is and its node, then goes on for as long as
+# another file is there.
 LONG_JOB = """
-import pathlib, time
+import pathlib, platform, time
+from pyspark import TaskContext
 from pyspark.sql import SparkSession
 
 def work(number):
     seen = pathlib.Path("/tenant/seen")
     seen.mkdir(exist_ok=True)
-    (seen / str(number)).touch()
+    (seen / f"{TaskContext.get().attemptNumber()} {number} {platform.node()}").touch()
     while pathlib.Path("/tenant/hold").exists():
         time.sleep(0.1)
     return number
@@ -178,14 +180,17 @@ def test_a_job_survives_a_shrink(site: Site) -> None:
     )  # fmt: skip
     try:
         until(
-            lambda: (
-                len(site.inside("master-1", "sh", "-c", "ls /tenant/seen || true").split()) > 1
-                or job.poll() is not None
-            ),
+            lambda: len({line.split()[2] for line in seen(site)}) > 1 or job.poll() is not None,
             "the job runs on both workers",
         )
         shrink = site.begin("shrink", "lab")
         until(lambda: "worker-2" not in leaving_less(site), "worker-2 is on its way out")
+        # It takes no more work, and goes on with what it has: a node that is only removed is DEAD.
+        until(
+            lambda: state_of(site, "lab-worker-2") == "DECOMMISSIONED", "worker-2 leaves in order"
+        )
+        assert "worker-2" in site.running()
+        site.inside("worker-2", "pgrep", "--full", "CoarseGrainedExecutorBackend")
         site.inside("master-1", "rm", "/tenant/hold")
         out, err = shrink.communicate(timeout=life_support.LIMIT_SECONDS)
         assert shrink.returncode == 0, out + err
@@ -194,7 +199,21 @@ def test_a_job_survives_a_shrink(site: Site) -> None:
         job.kill()
     assert job.returncode == 0, err
     assert "sum 6" in out
+    # No task was lost with the node, so none was tried again.
+    assert {line.split()[0] for line in seen(site)} == {"0"}
     site.is_as_wanted(BOTH)
+
+
+def seen(site: Site) -> list[str]:
+    """Return the tasks of the long job that have begun: their try, number and node."""
+    return site.inside("master-1", "sh", "-c", "ls /tenant/seen || true").splitlines()
+
+
+def state_of(site: Site, worker: str) -> str:
+    """Return what Spark's master says of a worker."""
+    ask = "import urllib.request as u; print(u.urlopen('http://localhost:8080/json/').read().decode())"
+    told = json.loads(site.inside("master-1", "python3", "-c", ask))
+    return next((str(item["state"]) for item in told["workers"] if item["host"] == worker), "")
 
 
 def leaving_less(site: Site) -> list[str]:
@@ -224,6 +243,10 @@ def test_a_new_member_gets_an_account_on_every_node(site: Site, template: str) -
     before = site.starts()
     site.members = [*site.members, {"user": "cyd", "role": "member", "sudo": True}]
     site.template(services=["jupyter"])
+    planned = site.json("plan", template)["nodes"]
+    assert {(node["name"], node["action"]) for node in planned} == {(x, "restart") for x in BOTH}
+    assert all("/etc/epic/passwd" in node["reason"] for node in planned)
+    assert site.starts() == before
     done = site.run("launch", template)
     assert done.out.count("mended") == 2
     after = site.starts()
@@ -288,6 +311,18 @@ def test_every_verb_is_a_playbook_that_runs_by_itself(site: Site, template: str)
     assert site.labelled("container") == []
     playbook(site, inventory, "expand")
     site.is_as_wanted(BOTH)
+    site.run("expand", "lab")
+    inventory.write_text(site.run("inventory", "lab").out)
+    for options, said in (
+        ([], "no node is said to leave"),
+        (["-e", "shrink_nodes=worker-2"], "as a list"),
+        (["-e", '{"shrink_nodes": ["worker-9"]}'], "lab has no node worker-9"),
+    ):
+        assert said in playbook(site, inventory, "shrink", *options, code=2)
+        assert site.running() == ALL
+    named = ["-e", '{"shrink_nodes": ["worker-2"]}']
+    playbook(site, inventory, "shrink", *named)
+    assert site.running() == BOTH
     site.run("destroy", "lab", "--yes")
     site.has_nothing()
 

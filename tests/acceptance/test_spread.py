@@ -479,6 +479,37 @@ def test_a_cluster_that_is_used_on_no_host_ends_and_comes_back_with_addresses_an
     assert spread.inside("worker-1", "cat ~/note; hostname -i").split()[:2] == ["kept", before]
 
 
+def test_a_lost_store_is_rebuilt_with_the_addresses_of_all_hosts(spread: Spread) -> None:
+    site, kept = spread.site, spread.site.folder / "kept"
+    nodes = tuple(spread.places("wide"))
+    before = addresses_of(site, "wide", nodes), spread.places("wide"), ids(spread)
+    kept.mkdir()
+    for path in site.home.glob("store.db*"):
+        path.rename(kept / path.name)
+    try:
+        site.run("host", "check")
+        found = site.json("repair", f"{site.tenant}/wide")
+        assert found["recovered"] == [f"{site.tenant}/wide"]
+        # None was made anew, as it would be with another address.
+        assert (addresses_of(site, "wide", nodes), spread.places("wide"), ids(spread)) == before
+        assert site.status("wide")["health"] == "green"
+        planned = site.json("plan", site.template("wide", workers=3))["nodes"]
+        assert {node["action"] for node in planned} == {"keep"}
+    finally:
+        # Others go on with what the store knew beside the cluster.
+        for path in site.home.glob("store.db*"):
+            path.unlink()
+        for path in kept.iterdir():
+            path.rename(site.home / path.name)
+
+
+def ids(spread: Spread) -> list[set[str]]:
+    """Return the ids of the cluster's containers on each host."""
+    wanted = f"label=epic.tenant={spread.site.tenant}"
+    ask = ("docker", "ps", "--all", "--quiet", "--no-trunc", "--filter", wanted)
+    return [set(spread.on(host, *ask).split()) for host in HOSTS]
+
+
 def test_a_drained_host_gives_its_workers_away_and_takes_no_new_ones(spread: Spread) -> None:
     leaving = [name for name, host in spread.places("wide").items() if host == "host-3"]
     assert leaving

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 import yaml
 from content_modules import load
-from life_samples import host, record, spec, tenant
+from life_samples import GIB, host, record, spec, tenant
 from spec_samples import sample_catalog
 
-from epic_runner import connections
+from epic_runner import connections, software
 from epic_runner.cluster import ClusterSpec
 from epic_runner.errors import InputError, InputErrors
+from epic_runner.hosts import Host
 from epic_runner.inventory import cluster_inventory
 from epic_runner.spec.load import load_documents
 
@@ -60,6 +61,62 @@ def test_other_software_is_refused() -> None:
         connections.check(DESK, [newer], {**SAME, image: {"epic.python": "3.13.1"}})
     with pytest.raises(InputError, match=r"Java 17\.0\.19, and big has Java 21\.0\.1"):
         connections.check(DESK, [newer], {**SAME, image: {"epic.java": "21.0.1"}})
+
+
+NOTEBOOKS = "epic/jupyter:4.6.6-r6"
+
+
+def mixed(**labels: str) -> tuple[ClusterSpec, dict[str, dict[str, str]]]:
+    """Return a cluster whose master has JupyterLab's image, and the labels of both images."""
+    of = spec(image=NOTEBOOKS)
+    spark = {"epic.app": "spark", "epic.version": "3.5.9", **SAME["epic/spark:3.5.9-r1"]}
+    jupyter = {"epic.app": "jupyter", "epic.version": "4.6.6", **SAME["epic/spark:3.5.9-r1"]}
+    return of, {"epic/spark:3.5.9-r1": spark, NOTEBOOKS: {**jupyter, **labels}}
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        ({"epic.python": "3.13.1"}, r"has Python 3\.13\.1 \(epic/jupyter:4\.6\.6-r6\), and worker"),
+        ({"epic.java": "21.0.1"}, r"master has Java 21\.0\.1 .* has Java 17\.0\.19"),
+        ({"epic.parents": "base=12 jvm=17 spark=3.5.8"}, r"spark 3\.5\.8 .* has spark 3\.5\.9"),
+        ({"epic.parent": "sha256:old"}, r"master has spark 3\.5\.7"),
+    ],
+)
+def test_images_of_one_cluster_have_to_hold_the_same(labels: dict[str, str], said: str) -> None:
+    of, known = mixed(**labels)
+    old = {"epic.app": "spark", "epic.version": "3.5.7"}
+    with pytest.raises(InputError, match=said) as refused:
+        software.check(of, {**known, "sha256:old": old})
+    assert "epic-run image build" in (refused.value.hint or "")
+    assert software.are_needed(of)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [{}, {"epic.parents": "base=12 jvm=17 spark=3.5.9"}, {"epic.parent": "sha256:gone"},
+     {"epic.python": "", "epic.java": ""}],
+)  # fmt: skip
+def test_images_that_agree_or_do_not_tell_are_taken(labels: dict[str, str]) -> None:
+    of, known = mixed(**labels)
+    software.check(of, known)
+    software.check(of, {})
+    assert not software.are_needed(spec())
+
+
+def test_the_controllers_images_count_before_those_that_hosts_have(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    have = {"h1": "3.11.1", "local": "3.11.2"}
+
+    def images(host: Host) -> dict[str, dict[str, object]]:
+        labels = {"epic.python": have[host.name]}
+        return {"epic/spark:1": {"Id": f"sha256:{host.name}", "Labels": labels}}
+
+    monkeypatch.setattr(software.docker_api, "images", images)
+    found = software.image_labels({"h1": Host("h1", 1, GIB)})
+    assert found["epic/spark:1"] == {"epic.python": "3.11.2"}
+    assert found["sha256:h1"] == {"epic.python": "3.11.1"}
 
 
 def test_what_keeps_a_cluster_from_another_is_said_in_words() -> None:

@@ -168,6 +168,20 @@ def test_a_node_with_an_older_build_of_its_image_is_a_warning() -> None:
     found = finding(changed("catalog", outdated_nodes=("lab worker-1",)), "images")
     assert found.state == State.WARN
     assert "lab worker-1" in found.seen
+    assert "homes do not" in (found.mend or "")
+
+
+def test_a_node_with_an_earlier_image_is_a_warning_that_says_what_stays() -> None:
+    found = finding(changed("catalog", revised_nodes=("lab worker-1",)), "images")
+    assert (found.state, found.seen) == (State.WARN, "nodes with an earlier image: lab worker-1")
+    assert "epic-run launch of the cluster's template" in (found.mend or "")
+    assert "/data with homes and logs, and /tenant, stay" in (found.mend or "")
+    both = finding(
+        changed("catalog", revised_nodes=("lab worker-1",), outdated_nodes=("old worker-1",)),
+        "images",
+    )
+    assert "lab worker-1" in both.seen
+    assert "old worker-1" in both.seen
 
 
 def test_a_store_that_was_not_made_yet_is_no_failure() -> None:
@@ -273,6 +287,34 @@ def test_images_and_nodes_are_held_against_the_files_of_now(monkeypatch) -> None
         **dict.fromkeys(references[2:], (False, False)),
     }
     assert facts.outdated_nodes == ("lab w-1",)
+
+
+@pytest.mark.parametrize(
+    ("image", "spark_version", "said"),
+    [
+        # The image of before a new revision is there still, under its own tag.
+        ("epic/spark:{version}-r0", "{version}", doctor_facts.REVISED),
+        ("epic/jupyter:0.1-r1", "{version}", doctor_facts.REVISED),
+        # A launch takes no other version of the app for the one that it has.
+        ("epic/spark:0.1-r1", "0.1", doctor_facts.OUTDATED),
+        ("{reference}", "{version}", ""),
+        # A tag that has gone on to another build leaves the bare id behind.
+        ("sha256:1", "{version}", doctor_facts.OUTDATED),
+        ("site/own:1", "{version}", ""),
+    ],
+)
+def test_a_node_is_held_against_the_catalogues_image(
+    image: str, spark_version: str, said: str
+) -> None:
+    catalog = load_catalog(content_root() / "images")
+    spark = catalog.apps["spark"]
+    names = {"version": spark.version, "reference": spark.reference}
+    node = container("lab", "worker")
+    spec = {"app": "spark", "app_version": spark_version.format(**names)}
+    node |= {"Image": image.format(**names)}
+    node["Labels"] = {**dict(node["Labels"]), "epic.cluster.spec": json.dumps(spec)}  # type: ignore[call-overload]
+    node["ImageID"] = "gone" if image.startswith("sha256:") else "sha256:1"
+    assert doctor_facts.age(node, catalog, {"sha256:1"}) == said
 
 
 def test_the_kernel_tells_of_its_clock() -> None:

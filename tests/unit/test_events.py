@@ -48,6 +48,13 @@ def test_nodes_are_told_as_the_module_reports_them(play: Play) -> None:
     assert play.translator.saw_events
 
 
+def test_files_that_were_not_as_wanted_are_told_with_their_node(play: Play) -> None:
+    result = {"nodes": {"worker-1": "mended", "worker-2": "unchanged"},
+              "files_changed": {"worker-1": ["/etc/epic/passwd"]}}  # fmt: skip
+    play.happens("runner_on_ok", host="local", res=result)
+    assert [dict(step.result) for step in play.steps] == [{}, {"files": ["/etc/epic/passwd"]}, {}]
+
+
 def test_a_play_without_hosts_is_not_told(play: Play) -> None:
     play.happens("playbook_on_play_start", name="Create the network")
     play.happens("playbook_on_no_hosts_matched")

@@ -249,6 +249,7 @@ def test_labels(catalog: Catalog, engine: FakeEngine) -> None:
     assert len(labels["epic.lock"]) == 64
     assert labels["epic.locked"] == "true"
     assert labels["epic.parent"] == engine.known["epic/base:1-r1"].id
+    assert labels["epic.parents"] == "base=1"
     assert labels["epic.sbom"] == "/usr/share/epic/sbom.cdx.json"
 
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from life_samples import GIB, node, record, role, spec, tenant
+from life_samples import GIB, document, host, node, record, role, spec, tenant
 
+from epic_runner import lifecycle
 from epic_runner.cluster import ClusterSpec, Size, split_name
 from epic_runner.errors import InputError
 from epic_runner.lifecycle import (
+    Context,
     _concerned,
     acting_user,
     grown,
@@ -20,7 +24,8 @@ from epic_runner.lifecycle import (
     resized,
     unfinished,
 )
-from epic_runner.store import TenantRecord
+from epic_runner.store import ClusterRecord, Store, TenantRecord
+from epic_runner.store.store import Transaction
 
 
 @given(st.integers(1, 20), st.integers(1, 20))
@@ -113,3 +118,98 @@ def test_a_destroy_that_missed_hosts_says_how_it_is_finished() -> None:
     assert said.startswith("epic-run destroy work/lab --yes finishes it when h1 and h2 are back;")
     assert said.endswith("epic-run host drain h1 --lost and epic-run host drain h2 --lost does.")
     assert "epic-run destroy work/lab --yes" in left_behind(record(spec()))
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    monkeypatch.setenv("EPIC_HOME", str(tmp_path))
+    made = Store(f"sqlite:///{tmp_path}/store.db")
+    with made.transaction() as transaction:
+        transaction.apply_tenant(document())
+        transaction.add_cluster(
+            spec(1), "ada", [node(spec(), "master-1"), node(spec(), "worker-1")]
+        )
+    yield made
+    made.close()
+
+
+def test_a_launch_of_images_that_do_not_fit_together_makes_nothing(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = spec(1, name="new", image="epic/jupyter:1")
+    labels = {
+        "epic/jupyter:1": {"epic.java": "21"},
+        wanted.role("worker").image: {"epic.java": "17"},
+    }
+    monkeypatch.setattr(lifecycle.software, "image_labels", lambda _: labels)
+    with pytest.raises(InputError, match="would not fit together: master has Java 21"):
+        lifecycle.launch(Context(store, {"local": host()}), wanted)
+    with store.read() as transaction:
+        assert [cluster.name for cluster in transaction.clusters()] == ["lab"]
+        assert transaction.count_operations() == 0
+
+
+def destroyed(
+    store: Store, monkeypatch: pytest.MonkeyPatch, meanwhile: Callable[[Transaction], object]
+) -> tuple[set[str], frozenset[str]]:
+    """Destroy a cluster that changes once it was looked at; return the nodes and hosts that go."""
+    doomed, seen = lifecycle.doomed, []
+
+    def looked_at(*arguments: Any) -> ClusterRecord:
+        found = doomed(*arguments)
+        with store.transaction() as transaction:
+            meanwhile(transaction)
+        return found
+
+    def hosts_with(_hosts: object, tenant: str, name: str) -> tuple[frozenset[str], frozenset[str]]:
+        with store.read() as transaction:
+            [operation] = transaction.operations(tenant, name)
+        assert operation.state == "running"  # nobody can add anything to the hosts any more
+        return frozenset({"h2"}), frozenset()
+
+    def play(_context: Context, running: Any, verb: str) -> None:
+        assert verb == "destroy"
+        names = {item.short_name for item in running.prepared.cluster.nodes}
+        seen.append((names, running.prepared.also))
+
+    monkeypatch.setattr(lifecycle, "doomed", looked_at)
+    monkeypatch.setattr(lifecycle.recovery, "hosts_with", hosts_with)
+    monkeypatch.setattr(lifecycle, "_play", play)
+    lifecycle.destroy(Context(store, {"local": host()}), "lab")
+    with store.read() as transaction:
+        assert transaction.clusters() == []
+    [gone] = seen
+    return gone
+
+
+def test_a_destroy_takes_nodes_that_came_before_it_held_the_cluster(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def expand(transaction: Transaction) -> None:
+        cluster = transaction.find_cluster("lab")
+        transaction.add_nodes(cluster.id, [node(spec(), "worker-2")])
+
+    gone = destroyed(store, monkeypatch, expand)
+    assert gone == ({"master-1", "worker-1", "worker-2"}, {"h2"})
+
+
+def test_a_destroy_takes_the_cluster_that_has_the_name_by_then(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def make_anew(transaction: Transaction) -> None:
+        transaction.remove_cluster(transaction.find_cluster("lab").id)
+        other = transaction.add_cluster(spec(2, name="other"), "ada", [])
+        transaction.add_cluster(spec(1), "ada", [node(spec(), "master-1")])
+        transaction.remove_cluster(other)
+
+    assert destroyed(store, monkeypatch, make_anew) == ({"master-1"}, {"h2"})
+
+
+def test_a_destroy_of_what_somebody_else_has_destroyed_is_no_failure(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def destroy(transaction: Transaction) -> None:
+        transaction.remove_cluster(transaction.find_cluster("lab").id)
+
+    names, _ = destroyed(store, monkeypatch, destroy)
+    assert names == {"master-1", "worker-1"}

@@ -266,6 +266,27 @@ def test_a_check_changes_nothing(engine: Engine, state: str, there: str | None) 
     assert not engine.changes()
 
 
+def test_a_check_tells_what_would_be_done_and_why(engine: Engine) -> None:
+    present(engine)
+    engine.manifest = b"{}"
+    assert nodes.run(params(), check_mode=True)["files_changed"] == {"worker-1": ["/etc/epic/x"]}
+    # Also where the image is missing of which a node would be made anew.
+    engine.images = set()
+    larger = {"worker": {**ROLES["worker"], "cores": 2}}
+    result = nodes.run(params(node_roles=larger), check_mode=True)
+    assert result["failed"]
+    assert result["nodes"] == {"worker-1": "recreated"}
+    assert not engine.changes()
+
+
+def test_a_check_neither_waits_for_others_nor_holds_them_up(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    present(engine)
+    monkeypatch.setattr(nodes, "hold", lambda *_: pytest.fail("it held a lock"))
+    assert outcome(engine, check=True) == "unchanged"
+
+
 def test_a_missing_image_is_found_before_anything_is_made(engine: Engine) -> None:
     engine.images = set()
     result = nodes.run(params(), check_mode=False)

@@ -14,7 +14,14 @@ from life_samples import document, host, node, record, spec, tenant
 from epic_runner import recovery
 from epic_runner.errors import NotFound
 from epic_runner.inventory import labels
-from epic_runner.recovery import counted, described_tenant, find_remains, recover, strays
+from epic_runner.recovery import (
+    counted,
+    described_tenant,
+    find_remains,
+    recover,
+    still_wanted,
+    strays,
+)
 from epic_runner.store import Store
 
 HOSTS = {"local": host()}
@@ -27,11 +34,12 @@ class Engine:
     def __init__(self) -> None:
         self.found: list[dict[str, Any]] = []
         self.stores: list[dict[str, Any]] = []
+        self.nets: list[dict[str, Any]] = []
         self.files: dict[tuple[str, str], bytes] = {}
         self.vanished: set[str] = set()
         self.written: dict[str, float] = {}
 
-    def add(self, name: str, state: str = "running") -> None:
+    def add(self, name: str, state: str = "running", address: str = "") -> None:
         cluster = record(spec(1), "master-1", "worker-1")
         of = node(cluster.spec, name)
         self.found.append(
@@ -43,8 +51,19 @@ class Engine:
                     "epic.role": of.role, "epic.index": str(of.index),
                 },
                 "Ports": {"8080/tcp": [{"HostPort": "20003"}]},
+                "Attached": {
+                    "epic_work": {"IPAMConfig": {"IPv4Address": address}, "IPAddress": ""}
+                } if address else {},
             }
         )  # fmt: skip
+
+    def leave(self, name: str) -> None:
+        """Have the volume of a node without its container."""
+        labels = {"epic.tenant": "work", "epic.cluster": "lab", "epic.node": name}
+        self.stores.append({"Name": f"epic.work.lab.{name}", "Labels": labels})
+
+    def networks(self, _: Any, wanted: dict[str, str | None]) -> list[dict[str, Any]]:
+        return [item for item in self.nets if self._carries(item, wanted)]
 
     def containers(self, _: Any, wanted: dict[str, str | None]) -> list[dict[str, Any]]:
         return [item for item in self.found if self._carries(item, wanted)]
@@ -63,7 +82,10 @@ class Engine:
         if container in self.vanished:
             raise NotFound("No such container")
         found = next(item for item in self.found if item["Id"] == container)
-        return {"HostConfig": {"PortBindings": found["Ports"]}}
+        return {
+            "HostConfig": {"PortBindings": found["Ports"]},
+            "NetworkSettings": {"Networks": found["Attached"]},
+        }
 
     def read_file(self, _: Any, container: str, path: str) -> bytes | None:
         return self.files.get((container, path))
@@ -88,13 +110,87 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 @given(st.sets(st.integers(1, 20)), st.sets(st.integers(1, 3)))
-def test_the_highest_number_is_the_count(workers, masters) -> None:
+def test_the_nodes_that_are_there_are_the_count_whatever_their_numbers(workers, masters) -> None:
     of = spec(5)
     nodes = [node(of, f"worker-{index}") for index in workers]
     nodes += [node(of, f"master-{index}") for index in masters]
-    found = counted(of, nodes)
-    assert found.role("worker").count == max(workers, default=1)
-    assert found.role("master").count == max(masters, default=1)
+    found = counted(of, nodes, is_whole=True)
+    assert found.role("worker").count == max(len(workers), 1)
+    assert found.role("master").count == max(len(masters), 1)
+    # A host that is away may have some of them.
+    assert counted(of, nodes, is_whole=False).role("worker").count == max(len(workers), 5)
+
+
+@pytest.mark.parametrize(
+    ("count", "there", "left", "found"),
+    [
+        (3, (1, 3), (1, 2, 3), [2]),  # somebody removed a container
+        (3, (2, 3, 4), (1, 2, 3, 4), []),  # the first one was made anew while its host was away
+        (2, (1, 2), (1, 2), []),
+        (3, (1,), (1, 2, 3, 4), [3, 4]),
+    ],
+)
+def test_missing_nodes_of_whom_there_are_volumes_are_told_from_those_that_have_left(
+    count: int, there: tuple[int, ...], left: tuple[int, ...], found: list[int]
+) -> None:
+    of = spec(count)
+
+    def named(numbers: tuple[int, ...]) -> list[Any]:
+        return [node(of, f"worker-{number}") for number in numbers]
+
+    missing = still_wanted(of, named(there), [*named(left), node(of, "gone-1")])
+    assert [item.index for item in missing] == found
+
+
+def test_a_node_without_container_comes_back_with_its_volume(engine: Engine, store: Store) -> None:
+    engine.add("master-1")
+    engine.leave("worker-1")
+    engine.leave("worker-2")
+    assert recover(store, HOSTS).clusters == ("work/lab",)
+    with store.read() as transaction:
+        cluster = transaction.find_cluster("lab")
+    assert [item.short_name for item in cluster.nodes] == ["master-1", "worker-2"]
+    assert cluster.spec.role("worker").count == 1
+    [orphan] = recover(store, HOSTS).orphans
+    assert "epic.work.lab.worker-1 on host local is that of lab-worker-1" in orphan
+    assert "docker volume rm" in orphan
+
+
+def test_addresses_of_a_network_that_spans_hosts_are_restored(engine: Engine, store: Store) -> None:
+    engine.add("master-1", address="10.112.8.3")
+    engine.add("worker-1", state="exited", address="10.112.8.2")
+    engine.nets.append(
+        {"Name": "epic_work", "Labels": {"epic.tenant": "work"},
+         "IPAM": {"Config": [{"Subnet": "10.112.8.0/21"}]}},
+    )  # fmt: skip
+    engine.nets.append(
+        {"Name": "epic.work", "Labels": {"epic.tenant": "work"},
+         "IPAM": {"Config": [{"Subnet": "10.108.0.0/23"}]}},
+    )  # fmt: skip
+    recover(store, HOSTS)
+    with store.read() as transaction:
+        nodes, known = transaction.find_cluster("lab").nodes, transaction.tenant("work")
+    assert [item.address for item in nodes] == ["10.112.8.3", "10.112.8.2"]
+    assert known.subnet == "10.112.8.0/21"
+
+
+def test_a_missing_node_gets_an_address_that_nobody_has(engine: Engine, store: Store) -> None:
+    engine.add("master-1", address="10.112.8.2")
+    engine.leave("worker-1")
+    recover(store, HOSTS)
+    with store.read() as transaction:
+        nodes, known = transaction.find_cluster("lab").nodes, transaction.tenant("work")
+    # The nodes tell of the network where no host does.
+    assert known.subnet == "10.112.8.0/21"
+    assert [item.address for item in nodes] == ["10.112.8.2", "10.112.8.3"]
+
+
+def test_of_one_node_on_two_hosts_the_later_one_is_the_node(engine: Engine, store: Store) -> None:
+    engine.add("master-1")
+    engine.add("master-1")
+    recover(store, HOSTS)
+    with store.read() as transaction:
+        assert len(transaction.find_cluster("lab").nodes) == 1
 
 
 def test_a_lost_cluster_is_written_back(engine: Engine, store: Store, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def _no_port_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     st.sets(st.integers(1, 12), max_size=8),
     st.sets(st.integers(1, 12), max_size=4),
 )
-def test_new_numbers_are_the_lowest_that_nobody_has(count, have, leaving) -> None:
+def test_new_numbers_are_above_all_that_are_there(count, have, leaving) -> None:
     of = spec(count)
     names = [f"worker-{index}" for index in sorted(have)]
     cluster = record(
@@ -43,9 +43,17 @@ def test_new_numbers_are_the_lowest_that_nobody_has(count, have, leaving) -> Non
     new = [index for _, index in missing]
     assert len(new) == max(0, count - len(have - leaving))
     assert not set(new) & have  # nor the number of one that is still leaving
-    assert new == sorted(new)
-    free = [index for index in range(1, 40) if index not in have]
-    assert new == free[: len(new)]
+    first = max(have, default=0) + 1
+    assert new == list(range(first, first + len(new)))
+
+
+def test_a_shrink_removes_the_newest_also_where_an_older_one_has_left_a_gap() -> None:
+    # worker-1 was made anew on another host as worker-3.
+    cluster = record(spec(3), "master-1", "worker-2", "worker-3")
+    [added] = new_nodes(cluster, [cluster], tenant(), HOSTS)
+    after = [*cluster.nodes, added]
+    assert newest_first(after, "worker")[0] == added
+    assert added.short_name == "worker-4"
 
 
 @given(st.integers(1, 6), st.integers(1, 6))
