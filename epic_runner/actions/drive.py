@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import contextvars
 import functools
 import platform
 import queue
@@ -15,7 +16,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -46,6 +47,8 @@ NOT_REACHED = "not reached"
 CANCELLED_BEFORE = f"{NOT_REACHED}: it was cancelled"
 # For how long the start on a node passes on what is printed: what ends by then is not followed.
 FOLLOW_MILLISECONDS = 400
+# How long nodes' last output is waited for when people have ended an action.
+LAST_WORDS_SECONDS = 5.0
 # How often a node is asked for an action whose turn there is still to come.
 TURN_PAUSE_SECONDS = 0.5
 
@@ -148,8 +151,14 @@ def new_record(
 def drive(context: Context, action: ActionRecord, audience: Audience = NOBODY) -> ActionRecord:
     """Run an action to its end, on so many nodes at a time as it says; return how it ended.
 
+    Args:
+        context: The store and the hosts.
+        action: The action, as it was recorded.
+        audience: Who watches; told in another thread.
+
     Raises:
-        KeyboardInterrupt: People ended it; so have its processes on all nodes by then.
+        KeyboardInterrupt: People ended it; so have its processes by then on all nodes that can be
+            reached, and the others are recorded as unknown.
     """
     driver = _Driver(context, action, audience)
     return driver.to_its_end(driver.run)
@@ -160,7 +169,7 @@ def rejoin(context: Context, action: ActionRecord, audience: Audience = NOBODY) 
 
     Raises:
         ClusterBusy: Another process drives it.
-        KeyboardInterrupt: People ended it; so have its processes on all nodes by then.
+        KeyboardInterrupt: As of `drive`.
     """
     if is_driven(action):
         raise ClusterBusy(
@@ -195,12 +204,31 @@ class _Driver:
         self._is_cancelled = False
 
     def to_its_end(self, way: Callable[[], ActionRecord]) -> ActionRecord:
-        """Go a way to the action's end; end it on all nodes if people end that."""
+        """Go a way to the action's end; end it on all nodes if people end that.
+
+        The way is gone in a thread of its own. So Ctrl-C meets one that only waits, and never what
+        is half recorded or half begun.
+        """
+        outcome: Future[ActionRecord] = Future()
+
+        def go() -> None:
+            try:
+                outcome.set_result(way())
+            except BaseException as problem:  # noqa: BLE001 - raised again below
+                outcome.set_exception(problem)
+
+        context = contextvars.copy_context()
+        thread = threading.Thread(target=context.run, args=(go,), daemon=True)
+        thread.start()
         try:
-            return way()
+            thread.join()
         except KeyboardInterrupt:
-            self.cancel()
+            with contextlib.suppress(InputError):  # it is over by now
+                cancel(self._context, self._action)
+            # Nodes' last words are on their way; a host that is silent has none.
+            thread.join(LAST_WORDS_SECONDS)
             raise
+        return outcome.result()
 
     def follow_on(self) -> ActionRecord:
         """Follow the nodes on which it runs already; return the action as it ended."""
@@ -226,17 +254,6 @@ class _Driver:
                 self._settle_rest(reason)
                 break
         return self._finish()
-
-    def cancel(self) -> None:
-        """End what runs on nodes, and record that."""
-        running = [name for name, node in self._outcomes.items() if node.state == "running"]
-        self._end_nodes(running)
-        self._collect()
-        # Nobody had begun to follow these yet.
-        rest = [name for name in running if not self._outcomes[name].is_over]
-        self._set({name: NodeOutcome("cancelled", None, "", time.time()) for name in rest})
-        self._settle_rest(CANCELLED_BEFORE)
-        self._finish()
 
     def _end_nodes(self, names: Sequence[str]) -> None:
         """End what runs on nodes; those that cannot be asked are unknown, and followed no more."""
