@@ -20,11 +20,25 @@ def main(arguments: list[str] | None = None) -> None:
     sys.exit(run(arguments))
 
 
+# A service manager's stop, or a closed terminal: they end a run as Ctrl-C does.
+ORDERLY = (signal.SIGTERM, signal.SIGHUP)
+
+
+def _end_in_order(_number: int, _frame: object) -> None:
+    """End once: what cleans up behind a run is not disturbed by a second signal of the kind.
+
+    Those come by themselves: the kernel tells of a parent's end as often as it has threads.
+    """
+    for number in ORDERLY:
+        # Not SIG_IGN, which whatever is started from here on would have as well.
+        signal.signal(number, lambda *_: None)
+    raise KeyboardInterrupt
+
+
 def run(arguments: list[str] | None = None) -> int:
     """Run `epic-run` and return its exit code."""
-    # A service manager's stop, or a closed terminal, ends a run as Ctrl-C does: in order.
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
+    for number in ORDERLY:
+        signal.signal(number, _end_in_order)
     output, errors = sys.stdout, sys.stderr
     try:
         code = int(cli.main(arguments, prog_name="epic-run", standalone_mode=False) or 0)

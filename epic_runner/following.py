@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from epic_runner import docker_api, docker_exec
+from epic_runner import docker_api, docker_exec, processes
 from epic_runner.cluster import Node
 from epic_runner.errors import DockerUnavailable, EpicError, NotFound
 from epic_runner.hosts import Host
@@ -165,7 +165,7 @@ class Follower(threading.Thread):
         Raises:
             DockerUnavailable: Docker stayed away.
         """
-        self.join()
+        processes.join(self)
         if self._problem is not None:
             raise self._problem
         return self._ended

@@ -20,6 +20,7 @@ from epic_runner.deadline import ANSWER_SECONDS, within
 from epic_runner.errors import EpicError, InputError, NotFound
 from epic_runner.everywhere import ask_all
 from epic_runner.hosts import Host
+from epic_runner.processes import join
 from epic_runner.store import ClusterRecord
 
 FOLDER = "/data/log"
@@ -189,7 +190,7 @@ def follow(
         threads.append(threading.Thread(target=_follow_one, args=arguments, daemon=True))
         threads[-1].start()
     for thread in threads:
-        thread.join()
+        join(thread)
 
 
 def _follow_one(host: Host, source: Source, lines: int, into: _Lines) -> None:

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,8 @@ OPERATION_VARIABLE = "EPIC_OPERATION"
 CONTROLLER_VARIABLE = "EPIC_CONTROLLER"
 
 LEFTOVERS_SECONDS = 5.0
+# How often who waits for a thread looks for signals.
+SIGNAL_SECONDS = 0.2
 
 # The exit code of a command that was cancelled, as shells have it: 128 and the number of SIGINT.
 CANCELLED = 130
@@ -107,6 +110,16 @@ def detached(
             stdin=subprocess.PIPE if before else subprocess.DEVNULL, stdout=file, stderr=file,
             start_new_session=True, cwd="/", env={**os.environ, "PYTHONSAFEPATH": "1"},
         )  # fmt: skip
+
+
+def join(thread: threading.Thread) -> None:
+    """Wait for a thread's end, and be open to Ctrl-C.
+
+    Python looks for signals when a wait begins and when it ends. One that comes just before it
+    sleeps, on a busy machine say, would be seen at the thread's end alone.
+    """
+    while thread.is_alive():
+        thread.join(SIGNAL_SECONDS)
 
 
 def ending_with_this_process(command: Sequence[str]) -> list[str]:

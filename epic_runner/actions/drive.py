@@ -37,7 +37,7 @@ from epic_runner.hosts import Host
 from epic_runner.jobs import refuse_stopped
 from epic_runner.lifecycle import Context
 from epic_runner.operations import account, new_id, operation_directory, settled
-from epic_runner.processes import controller, started
+from epic_runner.processes import controller, join, started
 from epic_runner.store import ActionRecord, ClusterRecord, NodeOutcome, Store
 from epic_runner.store.store import Transaction
 
@@ -221,7 +221,7 @@ class _Driver:
         thread = threading.Thread(target=context.run, args=(go,), daemon=True)
         thread.start()
         try:
-            thread.join()
+            join(thread)
         except KeyboardInterrupt:
             with contextlib.suppress(InputError):  # it is over by now
                 cancel(self._context, self._action)

@@ -31,7 +31,7 @@ from epic_runner.errors import EpicError, InputError, OperationFailed
 from epic_runner.lifecycle import Context
 from epic_runner.operations import operation_directory
 from epic_runner.output import emit, output_option, shortened, table
-from epic_runner.processes import CANCELLED, detached
+from epic_runner.processes import CANCELLED, detached, join
 from epic_runner.resources import private_directory
 from epic_runner.site import site_hosts
 from epic_runner.store import ActionRecord, NodeOutcome, Store
@@ -410,7 +410,7 @@ class _Reading(threading.Thread):
 
     def problem(self) -> str:
         """Wait for the end; return why something could not be read, or nothing."""
-        self.join()
+        join(self)
         return self._problem
 
 

@@ -1,4 +1,4 @@
-"""How epic-run ends, whoever reads what it prints."""
+"""How epic-run ends, whoever reads what it prints, and whatever tells it to."""
 
 from __future__ import annotations
 
@@ -62,3 +62,57 @@ def test_every_other_end_keeps_its_exit_code(end: str, code: int) -> None:
 
 def test_a_reader_who_has_enough_is_no_failure() -> None:
     assert ended("click.echo('more')") == (0, "")
+
+
+# What a verb does that is told to end, and that cleans up behind itself.
+ENDED = """
+import os, signal, subprocess, sys, threading, time
+import click
+from epic_runner import __main__
+from epic_runner.processes import join
+
+@click.command()
+def verb():
+    waiting = threading.Thread(target=time.sleep, args=(60,), daemon=True)
+    waiting.start()
+    def tell():
+        time.sleep(0.3)
+        {tell}
+    threading.Thread(target=tell, daemon=True).start()
+    try:
+        join(waiting)
+    except KeyboardInterrupt:
+        {again}
+        time.sleep(0.1)
+        # What is started to clean up can be ended as ever.
+        child = subprocess.Popen(["sleep", "60"])
+        child.terminate()
+        print("cleaned up", child.wait())
+        raise
+
+__main__.cli = verb
+__main__.main([])
+"""
+
+
+def told_to_end(tell: str, again: str = "") -> str:
+    """Run a verb that a line tells to end, and another one while it cleans up; return its output."""
+    done = subprocess.run(
+        [sys.executable, "-c", ENDED.format(tell=tell, again=again or "pass")],
+        capture_output=True, text=True, cwd=Path(__file__).resolve().parents[2], timeout=30,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_whoever_is_told_to_end_cleans_up_undisturbed(name: str) -> None:
+    tell = f"os.kill(os.getpid(), signal.{name})"
+    assert told_to_end(tell, tell) == "cleaned up -15\n"
+
+
+def test_a_signal_that_does_not_wake_who_waits_is_seen_in_a_moment() -> None:
+    """As one that comes just before the wait."""
+    tell = "signal.pthread_kill(threading.get_ident(), signal.SIGINT)"
+    assert told_to_end(tell) == "cleaned up -15\n"
