@@ -96,7 +96,7 @@ __main__.main([])
 
 
 def told_to_end(tell: str, again: str = "") -> str:
-    """Run a verb that a line tells to end, and another one while it cleans up; return its output."""
+    """Run a verb that is told to end, and told again while it cleans up; return its output."""
     done = subprocess.run(
         [sys.executable, "-c", ENDED.format(tell=tell, again=again or "pass")],
         capture_output=True, text=True, cwd=Path(__file__).resolve().parents[2], timeout=30,
