@@ -13,6 +13,7 @@ from epic_runner import docker_api, lifecycle, recovery
 from epic_runner.cluster import NOTHING, Size
 from epic_runner.errors import InputError
 from epic_runner.everywhere import ask_any
+from epic_runner.gateway import site as gateway_site
 from epic_runner.hosts import Host
 from epic_runner.inventory import hosts_inventory
 from epic_runner.lifecycle import Context
@@ -131,8 +132,13 @@ def drain(context: Context, name: str, *, lost: bool = False) -> list[str]:
 
     Returns:
         The nodes that are still on it, as CLUSTER/NODE.
+
+    Raises:
+        InputError: The gateway is on it, and it is not lost.
     """
     host = chosen(context.hosts, [name])[name]
+    if not lost:
+        gateway_site.refuse_host(name, "drained")
     _set_draining(context, name, draining=True)
     hosts = {**context.hosts, name: replace(host, draining=True, manager=host.manager and not lost)}
     context = replace(context, hosts=hosts)
@@ -163,10 +169,12 @@ class Returned:
     Attributes:
         cleaned: The clusters of whose nodes something was removed, as TENANT/NAME.
         unknown: The clusters of which it has something, and that the store does not know.
+        gateway: Whether a gateway was removed, since the site's is elsewhere by now, or forgotten.
     """
 
     cleaned: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
+    gateway: bool = False
 
 
 def undrain(context: Context, name: str) -> Returned:
@@ -175,6 +183,9 @@ def undrain(context: Context, name: str) -> Returned:
     The volumes of such nodes are kept. What belongs to clusters that the store does not know is
     left alone: it may be all that is left of a lost store.
     """
+    # What it takes to have keys is imported by those alone who use a gateway.
+    from epic_runner.gateway.lifecycle import remove_remains
+
     host = chosen(context.hosts, [name])[name]
     with context.store.read() as transaction:
         known = {(cluster.tenant, cluster.name): cluster for cluster in transaction.clusters()}
@@ -186,22 +197,25 @@ def undrain(context: Context, name: str) -> Returned:
         if cluster.wanted != "absent" and strays:
             lifecycle.repair(context, key[1], key[0])
             cleaned.append("/".join(key))
+    gateway = remove_remains(context, name)
     with context.store.transaction() as transaction:
         for cluster in known.values():
             transaction.forget_lost(cluster.id, name)
     _set_draining(context, name, draining=False)
     volumes = ask_any([host], lambda host: docker_api.volumes(host, LABELS))[name]
     there |= {(item["Labels"]["epic.tenant"], item["Labels"]["epic.cluster"]) for item in volumes}
-    return Returned(tuple(cleaned), tuple("/".join(key) for key in sorted(there - known.keys())))
+    unknown = ("/".join(key) for key in sorted(there - known.keys()))
+    return Returned(tuple(cleaned), tuple(unknown), gateway)
 
 
 def remove(context: Context, name: str) -> None:
     """Take a host without nodes out of the swarm, and forget it.
 
     Raises:
-        InputError: It still has nodes.
+        InputError: It still has nodes, or the gateway.
     """
     host = chosen(context.hosts, [name])[name]
+    gateway_site.refuse_host(name, "removed")
     left = [cluster.name for cluster in _on(context, name)]
     if left:
         raise InputError(

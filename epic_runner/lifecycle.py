@@ -532,7 +532,7 @@ def _play(
             context.hosts,
             secrets=cluster_secrets(cluster.tenant, cluster.name),
             gateway=gateway,
-            opens=waiting[0] in _CLOSING or not _awaited(context, cluster),
+            opens=waiting[0] in _CLOSING or not awaited_actions(context, cluster),
             ssh=ssh,
             also=running.prepared.also,
             ways_out=ways_out,
@@ -578,14 +578,14 @@ def _completed(
         # Who declares nothing pays nothing for it.
         from epic_runner.actions.declared import complete
 
-        was_shut = _awaited(context, cluster)
+        was_shut = awaited_actions(context, cluster)
         complete(replace(context, listener=running.listener), cluster, running.prepared.tenant)
         if was_shut and gateway_site.load() is not None:
             return _play(context, running, "open", cluster=cluster)
     return cluster
 
 
-def _awaited(context: Context, cluster: ClusterRecord) -> tuple[str, ...]:
+def awaited_actions(context: Context, cluster: ClusterRecord) -> tuple[str, ...]:
     """Return the names of the declared actions before whose end nobody uses a cluster."""
     if not cluster.spec.actions:
         return ()

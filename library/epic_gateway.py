@@ -364,6 +364,7 @@ def run(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:  # noqa: FB
             "msg": str(problem),
             "done": converger.done,
             "missing_images": converger.missing_images,
+            **converger.docker.absence(),
         }
     return {"changed": bool(converger.done), "done": converger.done}
 
