@@ -157,7 +157,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ansible.module_utils.epic_disk import has_size, limits_layers, new_volume
-from ansible.module_utils.epic_docker import Docker, DockerError, hold
+from ansible.module_utils.epic_docker import Docker, DockerError, hold, tenant_lock
 from ansible.module_utils.epic_egress import (
     BRIDGE_OPTION,
     Firewall,
@@ -255,7 +255,7 @@ class Converger:
     def started(self) -> None:
         """Make what is missing and start what does not run."""
         # Together with other launches of the tenant, but not with the removal of its network.
-        with hold(self.p["tenant"], fcntl.LOCK_SH):
+        with hold(tenant_lock(self.p["tenant"]), fcntl.LOCK_SH):
             live = self.live()
             self.missing_images = self.images_to_get(live)
             if self.missing_images:
@@ -365,7 +365,7 @@ class Converger:
                 addresses = {"Subnet": wanted["subnet"], "Gateway": wanted["gateway"]}
                 body["IPAM"] = {"Config": [addresses]}
         # Docker's own check for duplicates does not hold between two requests at once.
-        with hold(f"{self.p['tenant']}.", fcntl.LOCK_EX):
+        with hold(tenant_lock(self.p["tenant"], ""), fcntl.LOCK_EX):
             found = self.docker.request("GET", f"/networks/{body['Name']}", missing_ok=True)
             if found and self.p["egress"] and BRIDGE_OPTION not in found["Options"]:
                 self.remove_older(found)
@@ -640,7 +640,8 @@ class Converger:
         """Remove the tenant's network, unless a container of the tenant is left or being made."""
         with contextlib.ExitStack() as held:
             try:
-                held.enter_context(hold(self.p["tenant"], fcntl.LOCK_EX | fcntl.LOCK_NB))
+                name = tenant_lock(self.p["tenant"])
+                held.enter_context(hold(name, fcntl.LOCK_EX | fcntl.LOCK_NB))
             except BlockingIOError:
                 return
             self.remove_unused_network()
@@ -786,7 +787,7 @@ def run(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:  # noqa: FB
     converger = Converger(params, check=check_mode)
     try:
         # A run whose controller died may still be at work here.
-        with hold(f"{params['tenant']}.{params['cluster']}", fcntl.LOCK_EX):
+        with hold(tenant_lock(params["tenant"], params["cluster"]), fcntl.LOCK_EX):
             getattr(converger, params["state"])()
     except (DockerError, FirewallError) as problem:
         hint = getattr(problem, "hint", None)

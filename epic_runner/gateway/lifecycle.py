@@ -81,8 +81,13 @@ def wanted(
     has to be in the tenants' networks. What is told of one that the site had before stays as well.
 
     Raises:
-        InputError: There is no such host, or it is on another one.
+        InputError: There is no such host, it is on another one, or its name is taken.
     """
+    if name in site.TAKEN_NAMES:
+        raise InputError(
+            f"The gateway cannot be named {name}: epic-{name} is another container of the hosts.",
+            "Choose another --name, or none.",
+        )
     known = site.load()
     if host is not None:
         chosen_hosts(hosts, [host])

@@ -19,6 +19,9 @@ DEFAULT_NAME = "gateway"
 DEFAULT_PORT = 8443
 ANY_ADDRESS = "0.0.0.0"  # noqa: S104 - a gateway is there to be reached
 
+# What containers of the project's own are called, behind `epic-`.
+TAKEN_NAMES = frozenset({"firewall", "registry"})
+
 # The cookie that carries a session; the role `gateway` has the same name.
 COOKIE = "__Secure-epic"
 

@@ -302,3 +302,9 @@ def test_routes_are_out_of_date_where_nodes_came_or_went_or_a_network_is_missing
     assert lifecycle.is_out_of_date(cluster, "epic_work", others, joined)
     leaving = replace(cluster, leaving=frozenset({"worker-2"}))
     assert lifecycle.is_out_of_date(leaving, "epic_work", led_to, joined)
+
+
+@pytest.mark.parametrize("name", ["firewall", "registry"])
+def test_a_gateway_has_no_name_by_which_it_would_be_another_container(name: str) -> None:
+    with pytest.raises(InputError, match=f"epic-{name} is another container"):
+        lifecycle.wanted({"local": host()}, name=name)
