@@ -268,16 +268,22 @@ class Converger:
         return True
 
     def change(self, found: dict[str, Any], routes: dict[str, str], tokens: dict[str, str]) -> None:
-        """Put the cluster's entries into the maps: into the files, and into the running gateway."""
-        changed = self.write(
+        """Put the cluster's entries into the maps: into the files, and into the running gateway.
+
+        Also where the files were as wanted: a run that was cut off behind them has not told the
+        gateway, which alone knows what it leads to.
+        """
+        self.write(
             {ROUTES: self.merged(ROUTES, routes), TOKENS: self.merged(TOKENS, tokens)}, old=found
         )
-        if changed and found["State"]["Running"] and not self.check:
-            code, _, problem = self.docker.execute(
+        if found["State"]["Running"] and not self.check:
+            code, told, problem = self.docker.execute(
                 self.name, ["/usr/local/sbin/epic-gateway-sync"], user=str(ACCOUNT)
             )
             if code:
                 raise GatewayError(f"the gateway did not take its new routes: {problem.strip()}")
+            if any(count for changed in json.loads(told).values() for count in changed.values()):
+                self.done.append("told the running gateway")
 
     def merged(self, name: str, own: dict[str, str]) -> str:
         """Return a map's file with other clusters' entries as they are, and `own` for ours."""
