@@ -192,7 +192,7 @@ def undrain(context: Context, name: str) -> Returned:
     there = {found.key for found in recovery.find_containers([host], LABELS)}
     cleaned = []
     for key, cluster in sorted(known.items()):
-        strays = key in there and recovery.strays({name: host}, cluster)
+        strays = key in there and recovery.strays({name: host}, cluster).nodes
         # Half destroyed, it is finished by another destroy.
         if cluster.wanted != "absent" and strays:
             lifecycle.repair(context, key[1], key[0])

@@ -11,12 +11,11 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from epic_runner import connections, docker_api, egress, recovery
+from epic_runner import connections, egress, recovery
 from epic_runner.addresses import next_subnet, pool
 from epic_runner.cluster import ClusterSpec, Node, newest_first
 from epic_runner.errors import HostsSilent, InputError, NotFound, PortsTaken, QuotaExceeded
 from epic_runner.events import Listener, Step
-from epic_runner.everywhere import ask_all
 from epic_runner.gateway import site as gateway_site
 from epic_runner.gateway import ssh_keys
 from epic_runner.hosts import Host
@@ -157,7 +156,7 @@ def repair(context: Context, name: str, tenant: str | None = None) -> ClusterRec
         new = _reserve(context, transaction, cluster, mending=True)
         # Those that an operation has made since the look at Docker are none.
         known = {(node.host, node.container) for node in cluster.nodes}
-        alien = [node for node in strays if (node.host, node.container) not in known]
+        alien = [node for node in strays.nodes if (node.host, node.container) not in known]
         return _prepared(transaction, found.tenant, found.name, new, alien)
 
     strays = recovery.strays(context.hosts, found)
@@ -171,7 +170,7 @@ def repair(context: Context, name: str, tenant: str | None = None) -> ClusterRec
             verbs.insert(0, "shrink")
         cluster = _play(context, running, *verbs)
         _forget_left(running)
-        _forget_lost(context, running)
+        _forget_lost(running, found.lost, strays.hosts)
         return _completed(context, running, cluster)
 
 
@@ -660,17 +659,18 @@ def _forget_left(running: Running[_Prepared]) -> None:
         running.settle(lambda transaction: transaction.remove_nodes(cluster.id, left))
 
 
-def _forget_lost(context: Context, running: Running[_Prepared]) -> None:
-    """Forget lost nodes of hosts that are there again, since nothing is left of them now."""
+def _forget_lost(
+    running: Running[_Prepared], lost: Container[Node], hosts: Container[str]
+) -> None:
+    """Forget lost nodes of which nothing is left.
+
+    Args:
+        running: The operation, which has removed all strays that were found.
+        lost: The nodes that were lost before these were looked for.
+        hosts: The hosts that told what they have then. One that came back later may have more.
+    """
     cluster = running.prepared.cluster
-    back, _ = ask_all(
-        (
-            context.hosts[name]
-            for name in {node.host for node in cluster.lost} & context.hosts.keys()
-        ),
-        docker_api.engine_version,
-    )
-    if gone := [node for node in cluster.lost if node.host in back]:
+    if gone := [node for node in cluster.lost if node in lost and node.host in hosts]:
         running.settle(lambda transaction: transaction.remove_nodes(cluster.id, gone))
 
 
