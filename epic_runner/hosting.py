@@ -139,10 +139,13 @@ def drain(context: Context, name: str, *, lost: bool = False) -> list[str]:
     host = chosen(context.hosts, [name])[name]
     if not lost:
         gateway_site.refuse_host(name, "drained")
-    _set_draining(context, name, draining=True)
     hosts = {**context.hosts, name: replace(host, draining=True, manager=host.manager and not lost)}
     context = replace(context, hosts=hosts)
-    for cluster in _on(context, name):
+    with context.store.transaction() as transaction:
+        # In one transaction: a launch places its nodes before it, or elsewhere.
+        _put(transaction, name, draining=True)
+        there = _on(transaction, name)
+    for cluster in there:
         moving = [node for node in cluster.nodes if node.host == name]
         if cluster.wanted == "absent":
             if lost:
@@ -154,9 +157,11 @@ def drain(context: Context, name: str, *, lost: bool = False) -> list[str]:
             moving = [node for node in moving if not apart(cluster.spec.role(node.role))]
         if moving:
             lifecycle.move(context, cluster, moving, lost=lost)
+    with context.store.read() as transaction:
+        there = _on(transaction, name)
     return [
         f"{cluster.tenant}/{cluster.name} {node.short_name}"
-        for cluster in _on(context, name)
+        for cluster in there
         for node in cluster.nodes
         if node.host == name
     ]
@@ -201,7 +206,8 @@ def undrain(context: Context, name: str) -> Returned:
     with context.store.transaction() as transaction:
         for cluster in known.values():
             transaction.forget_lost(cluster.id, name)
-    _set_draining(context, name, draining=False)
+    with context.store.transaction() as transaction:
+        _put(transaction, name, draining=False)
     volumes = ask_any([host], lambda host: docker_api.volumes(host, LABELS))[name]
     there |= {(item["Labels"]["epic.tenant"], item["Labels"]["epic.cluster"]) for item in volumes}
     unknown = ("/".join(key) for key in sorted(there - known.keys()))
@@ -216,13 +222,16 @@ def remove(context: Context, name: str) -> None:
     """
     host = chosen(context.hosts, [name])[name]
     gateway_site.refuse_host(name, "removed")
-    left = [cluster.name for cluster in _on(context, name)]
-    if left:
-        raise InputError(
-            f"Host {name} still has nodes of {', '.join(left)}.",
-            f"epic-run host drain {name} moves workers; masters stay: destroy their clusters, or "
-            "drain with --lost if the machine is gone.",
-        )
+    with context.store.transaction() as transaction:
+        left = [cluster.name for cluster in _on(transaction, name)]
+        if left:
+            raise InputError(
+                f"Host {name} still has nodes of {', '.join(left)}.",
+                f"epic-run host drain {name} moves workers; masters stay: destroy their clusters, "
+                "or drain with --lost if the machine is gone.",
+            )
+        # Launches that have begun place nothing there, from now on.
+        _put(transaction, name, draining=True)
     if not host.is_local:
         _play(context, "host-remove", context.hosts, removing=name)
     with context.store.transaction() as transaction:
@@ -484,17 +493,15 @@ def look(
     return heard.facts, heard.silent, (began, time.time())
 
 
-def _set_draining(context: Context, name: str, *, draining: bool) -> None:
-    with context.store.transaction() as transaction:
-        _put(transaction, name, draining=draining)
-
-
 def _put(transaction: Transaction, name: str, **changes: Any) -> None:
     known = transaction.hosts().get(name, HostRecord(name))
     transaction.put_host(replace(known, **changes))
 
 
-def _on(context: Context, name: str) -> list[ClusterRecord]:
-    with context.store.read() as transaction:
-        clusters = transaction.clusters()
-    return [cluster for cluster in clusters if any(node.host == name for node in cluster.nodes)]
+def _on(transaction: Transaction, name: str) -> list[ClusterRecord]:
+    """Return the clusters that have nodes on a host."""
+    return [
+        cluster
+        for cluster in transaction.clusters()
+        if any(node.host == name for node in cluster.nodes)
+    ]

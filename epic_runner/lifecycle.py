@@ -31,7 +31,7 @@ from epic_runner.secrets import (
     forget_tenant,
 )
 from epic_runner.site import is_spread
-from epic_runner.store import ClusterRecord, Store, TenantRecord
+from epic_runner.store import ClusterRecord, HostRecord, Store, TenantRecord
 from epic_runner.store.store import Transaction
 
 # How many plays an operation runs in all before a port that is taken is left to people.
@@ -492,12 +492,35 @@ def _reserve(
         tenant = replace(tenant, subnet=next_subnet(taken, pool()))
         transaction.set_subnet(tenant.name, str(tenant.subnet))
     clusters = transaction.clusters()
-    new = new_nodes(cluster, clusters, tenant, context.hosts, mending=mending)
+    hosts = taking_nodes(context.hosts, transaction.hosts())
+    new = new_nodes(cluster, clusters, tenant, hosts, mending=mending)
     transaction.add_nodes(cluster.id, new)
     if not tenant.subnet and (names := without_ports(cluster)):
         now = transaction.find_cluster(cluster.name, cluster.tenant)
         transaction.set_ports(cluster.id, other_ports(now, names, transaction.clusters()))
     return new
+
+
+def taking_nodes(hosts: Mapping[str, Host], known: Mapping[str, HostRecord]) -> dict[str, Host]:
+    """Return the hosts as the store has them by now.
+
+    Since they were read, one may have been drained, or removed and so forgotten: it takes no nodes.
+
+    Args:
+        hosts: The hosts as they were read, by name.
+        known: What the store remembers of hosts now.
+    """
+
+    def leaves(host: Host) -> bool:
+        record = known.get(host.name)
+        if record is None:
+            # This machine need not have been looked at.
+            return not host.is_local
+        return record.draining
+
+    return {
+        name: replace(host, draining=True) if leaves(host) else host for name, host in hosts.items()
+    }
 
 
 def _play(
@@ -659,9 +682,7 @@ def _forget_left(running: Running[_Prepared]) -> None:
         running.settle(lambda transaction: transaction.remove_nodes(cluster.id, left))
 
 
-def _forget_lost(
-    running: Running[_Prepared], lost: Container[Node], hosts: Container[str]
-) -> None:
+def _forget_lost(running: Running[_Prepared], lost: Container[Node], hosts: Container[str]) -> None:
     """Forget lost nodes of which nothing is left.
 
     Args:

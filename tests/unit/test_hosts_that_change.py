@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from life_samples import document, host, node, role, spec
 
-from epic_runner import docker_api, lifecycle
-from epic_runner.errors import DockerUnavailable
+from epic_runner import docker_api, hosting, lifecycle
+from epic_runner.errors import DockerUnavailable, InputError
 from epic_runner.hosts import Host
-from epic_runner.lifecycle import Context
-from epic_runner.store import Store
+from epic_runner.lifecycle import Context, taking_nodes
+from epic_runner.store import HostRecord, Store
 
 HOSTS = {name: host(name) for name in ("h1", "h2", "h3")}
 OF = replace(spec(1), roles=(role("master", 1, maximum=1), role("worker", 1)))
@@ -64,6 +64,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     made = Site(store)
     monkeypatch.setattr(docker_api, "containers", made.containers)
     monkeypatch.setattr(docker_api, "engine_version", made.answer)
+    monkeypatch.setattr(docker_api, "volumes", lambda *_: [])
     monkeypatch.setattr(lifecycle, "run_playbook", made.play)
     with store.transaction() as transaction:
         transaction.apply_tenant(document())
@@ -131,3 +132,54 @@ def test_a_node_that_is_lost_while_strays_are_looked_for_stays_so(site: Site) ->
         docker_api.containers = looked_for
     assert lost not in site.cluster.lost
     assert site.cluster.lost == (other,)
+
+
+def far(name: str) -> Host:
+    return replace(HOSTS["h1"], name=name, variables={"ansible_host": "192.0.2.11"})
+
+
+def test_a_launch_that_has_begun_places_no_nodes_on_a_host_that_is_drained_since(
+    site: Site,
+) -> None:
+    hosts = {"h1": HOSTS["h1"], "h3": replace(HOSTS["h3"], cores=640, memory_bytes=2**50)}
+    begun = Context(site.store, hosts)
+    hosting.drain(site.context, "h3")
+    lifecycle.launch(begun, OF)
+    assert {item.host for item in site.cluster.nodes} == {"h1"}
+    hosting.undrain(site.context, "h3")
+    lifecycle.launch(begun, replace(OF, roles=(role("master", 1, maximum=1), role("worker", 2))))
+    assert "h3" in {item.host for item in site.cluster.nodes}
+
+
+def test_a_host_that_is_removed_since_takes_no_nodes() -> None:
+    hosts = {"far": far("far"), "h1": HOSTS["h1"]}
+    assert not taking_nodes(hosts, {"far": HostRecord("far")})["far"].draining
+    # A host of an inventory is forgotten with its removal; this machine was perhaps never known.
+    assert {name: item.draining for name, item in taking_nodes(hosts, {}).items()} == {
+        "far": True, "h1": False,
+    }  # fmt: skip
+
+
+def test_a_host_that_is_being_removed_takes_no_nodes(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[bool] = []
+
+    def play(context: Context, *_: Any, **__: Any) -> None:
+        with context.store.read() as transaction:
+            seen.append(transaction.hosts()["far"].draining)
+
+    monkeypatch.setattr(hosting, "_play", play)
+    context = Context(site.store, {"far": far("far"), "h1": HOSTS["h1"]})
+    hosting.remove(context, "far")
+    assert seen == [True]
+    with site.store.read() as transaction:
+        assert "far" not in transaction.hosts()
+
+
+def test_a_host_with_nodes_is_refused_as_it_is(site: Site) -> None:
+    with_a_lost_node(site)
+    with pytest.raises(InputError, match="Host h1 still has nodes of lab"):
+        hosting.remove(site.context, "h1")
+    with site.store.read() as transaction:
+        assert "h1" not in transaction.hosts()
