@@ -11,18 +11,19 @@ from typing import Any
 
 from epic_runner import docker_api, lifecycle, recovery
 from epic_runner.cluster import NOTHING, Size
+from epic_runner.egress import still_open
 from epic_runner.errors import InputError
 from epic_runner.everywhere import ask_any
 from epic_runner.gateway import site as gateway_site
 from epic_runner.hosts import Host
 from epic_runner.inventory import hosts_inventory
 from epic_runner.lifecycle import Context
-from epic_runner.operations import operate
+from epic_runner.operations import Running, operate
 from epic_runner.output import bytes_text
 from epic_runner.quota import used_by_host
 from epic_runner.reservation import apart
 from epic_runner.runner import run_playbook
-from epic_runner.site import chosen
+from epic_runner.site import chosen, site_hosts
 from epic_runner.store import ClusterRecord, HostRecord
 from epic_runner.store.store import Transaction
 
@@ -268,11 +269,16 @@ def findings(
         if (said.get("swarm") or {}).get("state") != "active"
         for address in known - said.get("ports", {}).keys()
     }
+    addresses = {address for said in facts.values() for address in said.get("addresses", ())}
     mtus = {name: said["mtu"] for name, said in facts.items() if said.get("mtu")}
     for name, said in facts.items():
         found += [
             Finding(name, what, mend, check) for check, what, mend in _of_host(said, outside, span)
         ]
+        closed = said.get("closed")
+        if closed is not None and (left := still_open(closed, addresses)):
+            what = f"Its firewall does not close {', '.join(left)} of the hosts to tenants."
+            found.append(Finding(name, what, "epic-run host check tells it.", "egress"))
         if name in mtus and mtus[name] > min(mtus.values()):
             what = f"Its packets may have {mtus[name]} bytes, another host's {min(mtus.values())}"
             what = f"{what}; networks between hosts use the smaller."
@@ -461,10 +467,79 @@ def _play(
             silent_ok=True,
         )
         ended = time.time()
-        with context.store.transaction() as transaction:
-            for name, said in heard.facts.items():
-                _put(transaction, name, facts=said, checked_at=ended)
-        return findings(heard.facts, heard.silent, (began, ended))
+        _remember(context, heard.facts, ended)
+        facts: Mapping[str, Mapping[str, Any]] = heard.facts
+        if facts:
+            facts = _with_addresses_closed(context, running, facts, heard.silent)
+        return findings(facts, heard.silent, (began, ended))
+
+
+def _remember(context: Context, facts: Mapping[str, Mapping[str, Any]], checked_at: float) -> None:
+    with context.store.transaction() as transaction:
+        for name, said in facts.items():
+            _put(transaction, name, facts=said, checked_at=checked_at)
+
+
+def _with_addresses_closed(
+    context: Context,
+    running: Running[None],
+    facts: Mapping[str, Mapping[str, Any]],
+    silent: Container[str],
+) -> Mapping[str, Mapping[str, Any]]:
+    """Have the addresses of all hosts closed to tenants; return the facts as they are then.
+
+    A launch tells the firewalls of its own hosts alone, and what it knows of the others.
+    """
+    before = {address for host in context.hosts.values() for address in host.addresses}
+    hosts = site_hosts(context.store)
+    addresses = {address for host in hosts.values() for address in host.addresses}
+    there = [name for name in hosts if name not in silent]
+    late = to_close(there, facts, addresses, are_new=not addresses <= before)
+    if not late:
+        return facts
+    heard = run_playbook(
+        "host-close",
+        hosts_inventory(hosts, {"host_close_addresses": sorted(addresses)}),
+        running.directory / "close",
+        operation=running.record.id,
+        listener=running.listener,
+        limit=late,
+        silent_ok=True,
+    )
+    told = {
+        name: {**said, "closed": sorted({*said["closed"], *addresses})}
+        for name, said in facts.items()
+        if said.get("closed") is not None and name in late and name not in heard.silent
+    }
+    _remember(context, told, time.time())
+    return {**facts, **told}
+
+
+def to_close(
+    hosts: Iterable[str],
+    facts: Mapping[str, Mapping[str, Any]],
+    addresses: Iterable[str],
+    *,
+    are_new: bool,
+) -> list[str]:
+    """Return the hosts whose firewall has to be told which addresses hosts have.
+
+    Args:
+        hosts: The names of hosts; one that is silent now is told when it is looked at again.
+        facts: What some of them have just said of themselves.
+        addresses: The addresses of all hosts.
+        are_new: Whether some of these were not known before. Hosts that were not asked are told
+            then.
+    """
+    addresses = list(addresses)
+
+    def is_late(name: str) -> bool:
+        if name not in facts:
+            return are_new
+        closed = facts[name].get("closed")
+        return closed is not None and bool(still_open(closed, addresses))
+
+    return [name for name in hosts if is_late(name)]
 
 
 def look(

@@ -255,6 +255,28 @@ def forged(spread: Spread, machines: dict[str, str], tenant: str, address: str) 
     return [f"{machine}:{network}:{address}" for machine in machines.values()]
 
 
+def test_a_new_address_of_a_host_is_closed_to_tenants_with_wide_lists_by_the_next_check(
+    spread: Spread,
+) -> None:
+    nodes = [node for node, host in spread.places("wide").items() if host != "host-2"]
+    own = spread.on("host-2", "hostname", "-i").split()[0]
+    new = f"{own.rpartition('.')[0]}.201"
+    wanted = {"tcp": [f"{new}:22"]}
+    spread.within("host-2", f"ip address add {new}/32 dev eth0")
+    try:
+        # What it is about: nobody has told the hosts' firewalls, and the tenant's list is wide.
+        seen = probed_by_all(spread.site, "wide", nodes, **wanted)
+        assert seen == dict.fromkeys(nodes, wanted)
+        # One host is asked, and all are told.
+        spread.site.run("host", "check", "host-2")
+        assert probed_by_all(spread.site, "wide", nodes, **wanted) == dict.fromkeys(
+            nodes, {"tcp": []}
+        )
+    finally:
+        spread.within("host-2", f"ip address del {new}/32 dev eth0")
+    spread.site.run("host", "check")
+
+
 def test_a_forged_packet_of_a_host_itself_is_taken_for_one(spread: Spread) -> None:
     """So the probe `vxlan` would be seen, if a tenant's reached a host."""
     address = spread.inside("worker-1", "hostname -i").split()[0]
