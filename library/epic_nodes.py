@@ -197,6 +197,12 @@ echo "$used"
 """
 DISK_CHECK_SECONDS = 240
 
+# The server of names of nodes that nothing is open to: their own loopback, where none is. Docker
+# asks those that it is told of from within the node, but those of the host's resolv.conf from the
+# host, past all rules (of its loopback before Docker 27, of any address since). It answers for
+# containers itself as before.
+NO_RESOLVER = "127.0.0.1"
+
 # What root inside a node needs to set up users, run services under their own accounts and use
 # sudo; everything else that Docker grants by default is dropped.
 CAPABILITIES = [
@@ -721,6 +727,8 @@ class Converger:
                 }
             },
         }
+        if self.reaches_nothing():
+            spec["HostConfig"]["Dns"] = [NO_RESOLVER]
         if role.get("disk_bytes"):
             spec["Healthcheck"] = self.disk_check(int(role["disk_bytes"]))
         # Files are not part of it: they can be mended without making the node anew.
@@ -733,6 +741,12 @@ class Converger:
             "epic.spec": digest,
         }
         return spec
+
+    def reaches_nothing(self) -> bool:
+        """Whether all that is outside of the tenant's network is closed to its nodes."""
+        if self.p["egress"]:
+            return not self.p["egress"]["allow"]
+        return bool(self.p["network"].get("spans"))
 
     def disk_check(self, disk_bytes: int) -> dict[str, Any]:
         """Return the check by which the engine tells that a node holds more than its flavor's disk.

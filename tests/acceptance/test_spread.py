@@ -277,6 +277,28 @@ def test_a_new_address_of_a_host_is_closed_to_tenants_with_wide_lists_by_the_nex
     spread.site.run("host", "check")
 
 
+def test_a_tenant_without_a_way_out_asks_nobody_outside_for_names(
+    spread: Spread, tmp_path: Path
+) -> None:
+    """A laboratory's hosts have a resolver on their loopback, which knows the hosts by name."""
+    known = {"names": [f"epic-{spread.lab}-{host}" for host in HOSTS]}
+    other = spread.another(tmp_path)
+    other.egress = "none"
+    other.run("launch", other.template("shut", workers=2))
+    try:
+        shut = ["master-1", "worker-1", "worker-2"]
+        assert {node["host"] for node in other.status("shut")["nodes"]} == set(HOSTS)
+        own = {"names": [f"shut-{node}" for node in shut]}
+        assert probed_by_all(other, "shut", shut, **own) == dict.fromkeys(shut, own)
+        assert probed_by_all(other, "shut", shut, **known) == dict.fromkeys(shut, {"names": []})
+        # Where anything is open, names are asked of what the host asks.
+        wide = list(spread.places("wide"))
+        assert probed_by_all(spread.site, "wide", wide, **known) == dict.fromkeys(wide, known)
+    finally:
+        other.run("destroy", "shut", "--yes")
+        other.run("tenant", "remove", other.tenant, "--yes")
+
+
 def test_a_forged_packet_of_a_host_itself_is_taken_for_one(spread: Spread) -> None:
     """So the probe `vxlan` would be seen, if a tenant's reached a host."""
     address = spread.inside("worker-1", "hostname -i").split()[0]

@@ -155,6 +155,24 @@ def test_only_a_node_whose_flavor_has_a_disk_is_watched(engine: Engine) -> None:
     assert check(disk_bytes=2**30)["Interval"] == 60 * 10**9
 
 
+@pytest.mark.parametrize(
+    ("values", "resolvers"),
+    [
+        ({"egress": {"network": "epic.work", "image": "f:1", "allow": [], "closed": []}}, 1),
+        ({"network": {"name": "epic_work", "spans": True}}, 1),
+        ({"egress": {"network": "epic.work", "image": "f:1", "allow": [{"to": "git", "port": 0}],
+                     "closed": []}}, 0),
+        # An ordinary bridge of Docker's, without a firewall.
+        ({}, 0),
+    ],
+)  # fmt: skip
+def test_names_are_asked_of_nobody_outside_where_nothing_is_open(
+    values: dict[str, Any], resolvers: int
+) -> None:
+    made = nodes.Converger(params(**values), check=True).container_spec(NODE)
+    assert made["HostConfig"].get("Dns", []) == ["127.0.0.1"][:resolvers]
+
+
 def test_a_mended_node_remembers_its_files_only_after_its_restart(engine: Engine) -> None:
     present(engine)
     engine.manifest = b"other"
