@@ -172,9 +172,10 @@ class Converger:
         """Remove the gateway with all that is its own."""
         if self.container():
             self.act("container removed", "DELETE", f"/containers/{self.name}", force="1")
-        for kind in ("networks", "volumes"):
-            if self.docker.request("GET", f"/{kind}/{self.name}", missing_ok=True):
-                self.act(f"{kind[:-1]} removed", "DELETE", f"/{kind}/{self.name}")
+        if self.docker.request("GET", f"/networks/{self.name}", missing_ok=True):
+            self.act("network removed", "DELETE", f"/networks/{self.name}")
+        if self.has_volume():
+            self.act("volume removed", "DELETE", f"/volumes/{self.name}")
 
     def routed(self) -> None:
         """Make the cluster's routes what is wanted."""
@@ -236,10 +237,19 @@ class Converger:
         if not self.docker.request("GET", f"/networks/{self.name}", missing_ok=True):
             body = {"Name": self.name, "CheckDuplicate": True, "Driver": "bridge", "Labels": own}
             self.act("network made", "POST", "/networks/create", body)
-        if not self.docker.request("GET", f"/volumes/{self.name}", missing_ok=True):
+        if not self.has_volume():
             body = {"Name": self.name, "Labels": own}
             self.act("volume made", "POST", "/volumes/create", body)
         self.act("container made", "POST", "/containers/create", spec, name=self.name)
+
+    def has_volume(self) -> bool:
+        """Whether there is the gateway's volume.
+
+        All of its label are listed: asked for one that is missing, an engine from Docker 23 on
+        asks the swarm, and fails where an older one leads that (seen with 26 and 20.10).
+        """
+        volumes = self.docker.labelled("volumes", {"epic.gateway": self.p["name"]})
+        return any(volume["Name"] == self.name for volume in volumes)
 
     def file(self, name: str) -> str:
         """Return what a file of the volume holds; nothing where there is none."""

@@ -24,6 +24,7 @@ class Engine:
         self.files = {name.replace("_", "."): text for name, text in files.items()}
         self.held = dict(self.files)
         self.fails = False
+        self.has_volume = True
         self.networks = {"epic-gw", *networks}
         self.asked: list[str] = []
         self.found: dict[str, Any] | None = {
@@ -35,6 +36,8 @@ class Engine:
                 missing_ok: bool = False) -> Any:  # fmt: skip
         del missing_ok
         if method == "GET":
+            # What an engine says in a swarm that an older one leads.
+            assert not url.startswith("/volumes/"), "rpc error: unknown method ListVolumes"
             return self.found
         self.asked.append(f"{method} {url}")
         if method == "PUT":
@@ -46,6 +49,10 @@ class Engine:
                     assert content
                     self.files[member.name] = content.read().decode()
         return None
+
+    def labelled(self, kind: str, labels: dict[str, str]) -> list[dict[str, Any]]:
+        assert labels == {"epic.gateway": "gw"}
+        return [{"Name": "epic-gw"}] if kind == "volumes" and self.has_volume else []
 
     def read_file(self, container: str, path: str) -> bytes | None:
         del container
@@ -143,3 +150,16 @@ def test_routes_become_entries_of_the_map() -> None:
         ]
     )
     assert made == {"work/lab/master-1/jupyter": "c|8888|keep|ada", "a/b/c/d": "c|8888|strip|*"}
+
+
+def test_a_volume_is_looked_for_among_those_that_are_there(monkeypatch) -> None:
+    engine = Engine()
+    run(engine, monkeypatch, state="absent")
+    assert "DELETE /volumes/epic-gw" in engine.asked
+    engine.asked.clear()
+    engine.has_volume = False
+    run(engine, monkeypatch, state="absent")
+    assert [item for item in engine.asked if "volumes" in item] == []
+    made = gateway.Converger({"socket": "", "name": "gw"}, check=False)
+    made.make({})
+    assert "POST /volumes/create" in engine.asked
