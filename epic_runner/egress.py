@@ -85,6 +85,16 @@ def allowed(document: Mapping[str, Any], mirrors: Iterable[Destination]) -> list
     return list(dict.fromkeys(found))
 
 
+def still_open(closed: Iterable[str], addresses: Iterable[str]) -> list[str]:
+    """Return those addresses that networks which are closed to tenants do not hold."""
+    networks = [ipaddress.IPv4Network(item) for item in closed]
+    return sorted(
+        address
+        for address in set(addresses)
+        if not any(ipaddress.IPv4Address(address) in network for network in networks)
+    )
+
+
 def way_out(
     tenant: TenantRecord, hosts: Mapping[str, Host], site: WaysOut, network: str
 ) -> dict[str, Any]:

@@ -52,6 +52,17 @@ _HERE = ("local", "localhost")
 # The play in which nodes wait for one another, on all hosts.
 READY_PHASE = "Wait until ready"
 
+# The plays that go on without a host that is silent: any of the swarm's managers makes a network,
+# and the gateway's routes are brought up to date when it is back.
+NETWORK_PHASE = "Create the network"
+GATEWAY_PHASES = frozenset(
+    {
+        "Open the way through the gateway",
+        "Close the way through the gateway",
+        "Close the way to what has left",
+    }
+)
+
 Listener = Callable[[Step], None]
 
 
@@ -85,6 +96,7 @@ class Translator:
         self._told = False
         self.facts: dict[str, dict[str, Any]] = {}
         self.silent: dict[str, str] = {}
+        self._is_missed = False
         self._heard: set[str] = set()
         self._hint: str | None = None
         self.saw_events = False
@@ -109,14 +121,24 @@ class Translator:
             self._went_well(str(data.get("host", "")), data.get("res", {}))
         elif kind == "runner_item_on_failed":
             self._item = str(data.get("res", {}).get("msg", ""))
-        elif kind in ("runner_on_failed", "runner_on_unreachable"):
+        elif kind == "runner_on_unreachable":
             self.saw_events = True
-            host, result = str(data.get("host", "")), data.get("res", {})
-            if kind == "runner_on_unreachable":
-                self.silent[host] = _plain(result, "")
+            self._silent(str(data.get("host", "")), data)
+        elif kind == "runner_on_failed":
+            self.saw_events = True
             if not data.get("ignore_errors"):
-                self._failed(host, result)
+                self._failed(str(data.get("host", "")), data.get("res", {}))
         return True
+
+    def _silent(self, host: str, data: Mapping[str, Any]) -> None:
+        if self._phase in GATEWAY_PHASES:
+            self._listener(Step(self._phase, host, gateway_is_away(host)))
+            return
+        result = data.get("res", {})
+        self.silent[host] = _plain(result, "")
+        self._is_missed |= self._phase != NETWORK_PHASE
+        if not data.get("ignore_errors"):
+            self._failed(host, result)
 
     def _went_well(self, host: str, result: Mapping[str, Any]) -> None:
         if "epic_facts" in result:
@@ -128,7 +150,7 @@ class Translator:
     @property
     def waits_in_vain(self) -> bool:
         """Whether services are waited for that need a host which has become silent meanwhile."""
-        return bool(self.silent) and self._phase == READY_PHASE
+        return self._is_missed and self._phase == READY_PHASE
 
     @property
     def only_silent(self) -> bool:
@@ -214,6 +236,14 @@ class Translator:
         for node, why, logs in failures:
             self._failures.append(_Failure(self._phase, node, where, why, logs))
             self._listener(Step(self._phase, node, why, failed=True))
+
+
+def gateway_is_away(host: str) -> str:
+    """Return what becomes of a cluster's routes while the gateway's host is silent."""
+    return (
+        f"the gateway's host {host} does not answer, so its routes stay as they were; epic-run "
+        "gateway up brings them up to date when it is back"
+    )
 
 
 def image_hint(images: Iterable[str]) -> str | None:

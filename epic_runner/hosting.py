@@ -11,17 +11,19 @@ from typing import Any
 
 from epic_runner import docker_api, lifecycle, recovery
 from epic_runner.cluster import NOTHING, Size
+from epic_runner.egress import still_open
 from epic_runner.errors import InputError
 from epic_runner.everywhere import ask_any
+from epic_runner.gateway import site as gateway_site
 from epic_runner.hosts import Host
 from epic_runner.inventory import hosts_inventory
 from epic_runner.lifecycle import Context
-from epic_runner.operations import operate
+from epic_runner.operations import Running, operate
 from epic_runner.output import bytes_text
 from epic_runner.quota import used_by_host
 from epic_runner.reservation import apart
 from epic_runner.runner import run_playbook
-from epic_runner.site import chosen
+from epic_runner.site import chosen, site_hosts
 from epic_runner.store import ClusterRecord, HostRecord
 from epic_runner.store.store import Transaction
 
@@ -131,12 +133,20 @@ def drain(context: Context, name: str, *, lost: bool = False) -> list[str]:
 
     Returns:
         The nodes that are still on it, as CLUSTER/NODE.
+
+    Raises:
+        InputError: The gateway is on it, and it is not lost.
     """
     host = chosen(context.hosts, [name])[name]
-    _set_draining(context, name, draining=True)
+    if not lost:
+        gateway_site.refuse_host(name, "drained")
     hosts = {**context.hosts, name: replace(host, draining=True, manager=host.manager and not lost)}
     context = replace(context, hosts=hosts)
-    for cluster in _on(context, name):
+    with context.store.transaction() as transaction:
+        # In one transaction: a launch places its nodes before it, or elsewhere.
+        _put(transaction, name, draining=True)
+        there = _on(transaction, name)
+    for cluster in there:
         moving = [node for node in cluster.nodes if node.host == name]
         if cluster.wanted == "absent":
             if lost:
@@ -148,9 +158,11 @@ def drain(context: Context, name: str, *, lost: bool = False) -> list[str]:
             moving = [node for node in moving if not apart(cluster.spec.role(node.role))]
         if moving:
             lifecycle.move(context, cluster, moving, lost=lost)
+    with context.store.read() as transaction:
+        there = _on(transaction, name)
     return [
         f"{cluster.tenant}/{cluster.name} {node.short_name}"
-        for cluster in _on(context, name)
+        for cluster in there
         for node in cluster.nodes
         if node.host == name
     ]
@@ -163,10 +175,12 @@ class Returned:
     Attributes:
         cleaned: The clusters of whose nodes something was removed, as TENANT/NAME.
         unknown: The clusters of which it has something, and that the store does not know.
+        gateway: Whether a gateway was removed, since the site's is elsewhere by now, or forgotten.
     """
 
     cleaned: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
+    gateway: bool = False
 
 
 def undrain(context: Context, name: str) -> Returned:
@@ -175,40 +189,50 @@ def undrain(context: Context, name: str) -> Returned:
     The volumes of such nodes are kept. What belongs to clusters that the store does not know is
     left alone: it may be all that is left of a lost store.
     """
+    # What it takes to have keys is imported by those alone who use a gateway.
+    from epic_runner.gateway.lifecycle import remove_remains
+
     host = chosen(context.hosts, [name])[name]
     with context.store.read() as transaction:
         known = {(cluster.tenant, cluster.name): cluster for cluster in transaction.clusters()}
     there = {found.key for found in recovery.find_containers([host], LABELS)}
     cleaned = []
     for key, cluster in sorted(known.items()):
-        strays = key in there and recovery.strays({name: host}, cluster)
+        strays = key in there and recovery.strays({name: host}, cluster).nodes
         # Half destroyed, it is finished by another destroy.
         if cluster.wanted != "absent" and strays:
             lifecycle.repair(context, key[1], key[0])
             cleaned.append("/".join(key))
+    gateway = remove_remains(context, name)
     with context.store.transaction() as transaction:
         for cluster in known.values():
             transaction.forget_lost(cluster.id, name)
-    _set_draining(context, name, draining=False)
+    with context.store.transaction() as transaction:
+        _put(transaction, name, draining=False)
     volumes = ask_any([host], lambda host: docker_api.volumes(host, LABELS))[name]
     there |= {(item["Labels"]["epic.tenant"], item["Labels"]["epic.cluster"]) for item in volumes}
-    return Returned(tuple(cleaned), tuple("/".join(key) for key in sorted(there - known.keys())))
+    unknown = ("/".join(key) for key in sorted(there - known.keys()))
+    return Returned(tuple(cleaned), tuple(unknown), gateway)
 
 
 def remove(context: Context, name: str) -> None:
     """Take a host without nodes out of the swarm, and forget it.
 
     Raises:
-        InputError: It still has nodes.
+        InputError: It still has nodes, or the gateway.
     """
     host = chosen(context.hosts, [name])[name]
-    left = [cluster.name for cluster in _on(context, name)]
-    if left:
-        raise InputError(
-            f"Host {name} still has nodes of {', '.join(left)}.",
-            f"epic-run host drain {name} moves workers; masters stay: destroy their clusters, or "
-            "drain with --lost if the machine is gone.",
-        )
+    gateway_site.refuse_host(name, "removed")
+    with context.store.transaction() as transaction:
+        left = [cluster.name for cluster in _on(transaction, name)]
+        if left:
+            raise InputError(
+                f"Host {name} still has nodes of {', '.join(left)}.",
+                f"epic-run host drain {name} moves workers; masters stay: destroy their clusters, "
+                "or drain with --lost if the machine is gone.",
+            )
+        # Launches that have begun place nothing there, from now on.
+        _put(transaction, name, draining=True)
     if not host.is_local:
         _play(context, "host-remove", context.hosts, removing=name)
     with context.store.transaction() as transaction:
@@ -245,11 +269,16 @@ def findings(
         if (said.get("swarm") or {}).get("state") != "active"
         for address in known - said.get("ports", {}).keys()
     }
+    addresses = {address for said in facts.values() for address in said.get("addresses", ())}
     mtus = {name: said["mtu"] for name, said in facts.items() if said.get("mtu")}
     for name, said in facts.items():
         found += [
             Finding(name, what, mend, check) for check, what, mend in _of_host(said, outside, span)
         ]
+        closed = said.get("closed")
+        if closed is not None and (left := still_open(closed, addresses)):
+            what = f"Its firewall does not close {', '.join(left)} of the hosts to tenants."
+            found.append(Finding(name, what, "epic-run host check tells it.", "egress"))
         if name in mtus and mtus[name] > min(mtus.values()):
             what = f"Its packets may have {mtus[name]} bytes, another host's {min(mtus.values())}"
             what = f"{what}; networks between hosts use the smaller."
@@ -438,10 +467,79 @@ def _play(
             silent_ok=True,
         )
         ended = time.time()
-        with context.store.transaction() as transaction:
-            for name, said in heard.facts.items():
-                _put(transaction, name, facts=said, checked_at=ended)
-        return findings(heard.facts, heard.silent, (began, ended))
+        _remember(context, heard.facts, ended)
+        facts: Mapping[str, Mapping[str, Any]] = heard.facts
+        if facts:
+            facts = _with_addresses_closed(context, running, facts, heard.silent)
+        return findings(facts, heard.silent, (began, ended))
+
+
+def _remember(context: Context, facts: Mapping[str, Mapping[str, Any]], checked_at: float) -> None:
+    with context.store.transaction() as transaction:
+        for name, said in facts.items():
+            _put(transaction, name, facts=said, checked_at=checked_at)
+
+
+def _with_addresses_closed(
+    context: Context,
+    running: Running[None],
+    facts: Mapping[str, Mapping[str, Any]],
+    silent: Container[str],
+) -> Mapping[str, Mapping[str, Any]]:
+    """Have the addresses of all hosts closed to tenants; return the facts as they are then.
+
+    A launch tells the firewalls of its own hosts alone, and what it knows of the others.
+    """
+    before = {address for host in context.hosts.values() for address in host.addresses}
+    hosts = site_hosts(context.store)
+    addresses = {address for host in hosts.values() for address in host.addresses}
+    there = [name for name in hosts if name not in silent]
+    late = to_close(there, facts, addresses, are_new=not addresses <= before)
+    if not late:
+        return facts
+    heard = run_playbook(
+        "host-close",
+        hosts_inventory(hosts, {"host_close_addresses": sorted(addresses)}),
+        running.directory / "close",
+        operation=running.record.id,
+        listener=running.listener,
+        limit=late,
+        silent_ok=True,
+    )
+    told = {
+        name: {**said, "closed": sorted({*said["closed"], *addresses})}
+        for name, said in facts.items()
+        if said.get("closed") is not None and name in late and name not in heard.silent
+    }
+    _remember(context, told, time.time())
+    return {**facts, **told}
+
+
+def to_close(
+    hosts: Iterable[str],
+    facts: Mapping[str, Mapping[str, Any]],
+    addresses: Iterable[str],
+    *,
+    are_new: bool,
+) -> list[str]:
+    """Return the hosts whose firewall has to be told which addresses hosts have.
+
+    Args:
+        hosts: The names of hosts; one that is silent now is told when it is looked at again.
+        facts: What some of them have just said of themselves.
+        addresses: The addresses of all hosts.
+        are_new: Whether some of these were not known before. Hosts that were not asked are told
+            then.
+    """
+    addresses = list(addresses)
+
+    def is_late(name: str) -> bool:
+        if name not in facts:
+            return are_new
+        closed = facts[name].get("closed")
+        return closed is not None and bool(still_open(closed, addresses))
+
+    return [name for name in hosts if is_late(name)]
 
 
 def look(
@@ -470,17 +568,15 @@ def look(
     return heard.facts, heard.silent, (began, time.time())
 
 
-def _set_draining(context: Context, name: str, *, draining: bool) -> None:
-    with context.store.transaction() as transaction:
-        _put(transaction, name, draining=draining)
-
-
 def _put(transaction: Transaction, name: str, **changes: Any) -> None:
     known = transaction.hosts().get(name, HostRecord(name))
     transaction.put_host(replace(known, **changes))
 
 
-def _on(context: Context, name: str) -> list[ClusterRecord]:
-    with context.store.read() as transaction:
-        clusters = transaction.clusters()
-    return [cluster for cluster in clusters if any(node.host == name for node in cluster.nodes)]
+def _on(transaction: Transaction, name: str) -> list[ClusterRecord]:
+    """Return the clusters that have nodes on a host."""
+    return [
+        cluster
+        for cluster in transaction.clusters()
+        if any(node.host == name for node in cluster.nodes)
+    ]

@@ -12,12 +12,11 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from epic_runner import connections, docker_api, egress, recovery, software
+from epic_runner import connections, egress, recovery, software
 from epic_runner.addresses import next_subnet, pool
 from epic_runner.cluster import ClusterSpec, Node, newest_first
 from epic_runner.errors import HostsSilent, InputError, NotFound, PortsTaken, QuotaExceeded
 from epic_runner.events import Listener, Step
-from epic_runner.everywhere import ask_all
 from epic_runner.gateway import site as gateway_site
 from epic_runner.gateway import ssh_keys
 from epic_runner.hosts import Host
@@ -33,7 +32,7 @@ from epic_runner.secrets import (
     forget_tenant,
 )
 from epic_runner.site import is_spread
-from epic_runner.store import ClusterRecord, Store, TenantRecord
+from epic_runner.store import ClusterRecord, HostRecord, Store, TenantRecord
 from epic_runner.store.store import Transaction
 
 # How many plays an operation runs in all before a port that is taken is left to people.
@@ -169,7 +168,7 @@ def repair(context: Context, name: str, tenant: str | None = None) -> ClusterRec
         new = _reserve(context, transaction, cluster, mending=True)
         # Those that an operation has made since the look at Docker are none.
         known = {(node.host, node.container) for node in cluster.nodes}
-        alien = [node for node in strays if (node.host, node.container) not in known]
+        alien = [node for node in strays.nodes if (node.host, node.container) not in known]
         return _prepared(transaction, found.tenant, found.name, new, alien)
 
     strays = recovery.strays(context.hosts, found)
@@ -183,7 +182,7 @@ def repair(context: Context, name: str, tenant: str | None = None) -> ClusterRec
             verbs.insert(0, "shrink")
         cluster = _play(context, running, *verbs)
         _forget_left(running)
-        _forget_lost(context, running)
+        _forget_lost(running, found.lost, strays.hosts)
         return _completed(context, running, cluster)
 
 
@@ -519,12 +518,35 @@ def _reserve(
         tenant = replace(tenant, subnet=next_subnet(taken, pool()))
         transaction.set_subnet(tenant.name, str(tenant.subnet))
     clusters = transaction.clusters()
-    new = new_nodes(cluster, clusters, tenant, context.hosts, mending=mending)
+    hosts = taking_nodes(context.hosts, transaction.hosts())
+    new = new_nodes(cluster, clusters, tenant, hosts, mending=mending)
     transaction.add_nodes(cluster.id, new)
     if not tenant.subnet and (names := without_ports(cluster)):
         now = transaction.find_cluster(cluster.name, cluster.tenant)
         transaction.set_ports(cluster.id, other_ports(now, names, transaction.clusters()))
     return new
+
+
+def taking_nodes(hosts: Mapping[str, Host], known: Mapping[str, HostRecord]) -> dict[str, Host]:
+    """Return the hosts as the store has them by now.
+
+    Since they were read, one may have been drained, or removed and so forgotten: it takes no nodes.
+
+    Args:
+        hosts: The hosts as they were read, by name.
+        known: What the store remembers of hosts now.
+    """
+
+    def leaves(host: Host) -> bool:
+        record = known.get(host.name)
+        if record is None:
+            # This machine need not have been looked at.
+            return not host.is_local
+        return record.draining
+
+    return {
+        name: replace(host, draining=True) if leaves(host) else host for name, host in hosts.items()
+    }
 
 
 def _play(
@@ -558,7 +580,7 @@ def _play(
             context.hosts,
             secrets=cluster_secrets(cluster.tenant, cluster.name),
             gateway=gateway,
-            opens=waiting[0] in _CLOSING or not _awaited(context, cluster),
+            opens=waiting[0] in _CLOSING or not awaited_actions(context, cluster),
             ssh=ssh,
             also=running.prepared.also,
             ways_out=ways_out,
@@ -604,14 +626,14 @@ def _completed(
         # Who declares nothing pays nothing for it.
         from epic_runner.actions.declared import complete
 
-        was_shut = _awaited(context, cluster)
+        was_shut = awaited_actions(context, cluster)
         complete(replace(context, listener=running.listener), cluster, running.prepared.tenant)
         if was_shut and gateway_site.load() is not None:
             return _play(context, running, "open", cluster=cluster)
     return cluster
 
 
-def _awaited(context: Context, cluster: ClusterRecord) -> tuple[str, ...]:
+def awaited_actions(context: Context, cluster: ClusterRecord) -> tuple[str, ...]:
     """Return the names of the declared actions before whose end nobody uses a cluster."""
     if not cluster.spec.actions:
         return ()
@@ -686,17 +708,16 @@ def _forget_left(running: Running[_Prepared]) -> None:
         running.settle(lambda transaction: transaction.remove_nodes(cluster.id, left))
 
 
-def _forget_lost(context: Context, running: Running[_Prepared]) -> None:
-    """Forget lost nodes of hosts that are there again, since nothing is left of them now."""
+def _forget_lost(running: Running[_Prepared], lost: Container[Node], hosts: Container[str]) -> None:
+    """Forget lost nodes of which nothing is left.
+
+    Args:
+        running: The operation, which has removed all strays that were found.
+        lost: The nodes that were lost before these were looked for.
+        hosts: The hosts that told what they have then. One that came back later may have more.
+    """
     cluster = running.prepared.cluster
-    back, _ = ask_all(
-        (
-            context.hosts[name]
-            for name in {node.host for node in cluster.lost} & context.hosts.keys()
-        ),
-        docker_api.engine_version,
-    )
-    if gone := [node for node in cluster.lost if node.host in back]:
+    if gone := [node for node in cluster.lost if node in lost and node.host in hosts]:
         running.settle(lambda transaction: transaction.remove_nodes(cluster.id, gone))
 
 

@@ -74,12 +74,33 @@ def find_containers(hosts: Iterable[Host], labels: Mapping[str, str | None]) -> 
     return [Found(name, item) for name, containers in answers.items() for item in containers]
 
 
-def strays(hosts: Mapping[str, Host], cluster: ClusterRecord) -> tuple[Node, ...]:
-    """Return containers that carry a cluster's labels and are not among its nodes."""
+@dataclass(frozen=True)
+class Strays:
+    """Containers that carry a cluster's labels and are not among its nodes.
+
+    Attributes:
+        nodes: The nodes that they are.
+        hosts: The names of the hosts that have told what they have.
+    """
+
+    nodes: tuple[Node, ...]
+    hosts: frozenset[str]
+
+
+def strays(hosts: Mapping[str, Host], cluster: ClusterRecord) -> Strays:
+    """Look for a cluster's strays on all hosts that answer.
+
+    Raises:
+        DockerUnavailable: None answers.
+    """
     labels = {"epic.tenant": cluster.tenant, "epic.cluster": cluster.name}
     known = {(node.host, node.container) for node in cluster.nodes}
-    nodes = (found.node() for found in find_containers(hosts.values(), labels))
-    return tuple(node for node in nodes if (node.host, node.container) not in known)
+    answers = ask_any(hosts.values(), lambda host: docker_api.containers(host, labels))
+    nodes = (Found(name, item).node() for name, found in answers.items() for item in found)
+    return Strays(
+        tuple(node for node in nodes if (node.host, node.container) not in known),
+        frozenset(answers),
+    )
 
 
 def hosts_with(

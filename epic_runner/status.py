@@ -92,9 +92,10 @@ class ClusterStatus:
 
     `strays` are containers that carry the cluster's labels but are not its nodes. `way` is what
     opens a way to its addresses, where there is none. `connections` are the clusters that it may
-    run on as well, `troubles` what keeps it from them. `use` says how old it is, whether it is used
-    and when it ends (`standing.Standing.as_dict`). `actions` are those that its template declares,
-    `awaits` names those before whose end nobody uses it; its addresses are told behind them.
+    run on as well, `troubles` what keeps it from them; `gateway_away` says that the gateway's host
+    is silent. `use` says how old it is, whether it is used and when it ends
+    (`standing.Standing.as_dict`). `actions` are those that its template declares, `awaits` names
+    those before whose end nobody uses it; its addresses are told behind them.
     """
 
     name: str
@@ -111,6 +112,7 @@ class ClusterStatus:
     way: str = ""
     connections: tuple[str, ...] = ()
     troubles: tuple[str, ...] = ()
+    gateway_away: str = ""
     use: Mapping[str, Any] | None = None
     actions: tuple[ActionStatus, ...] = ()
     awaits: tuple[str, ...] = ()
@@ -534,10 +536,15 @@ def cluster_status(
             (hosts[name] for name in used), lambda host: docker_api.containers(host, labels)
         )
     gateway, is_behind_gateway = None, None
-    # Where the gateway's host is silent, nobody knows.
-    with contextlib.suppress(DockerUnavailable):
+    gateway_away = ""
+    try:
         gateway = way.result()
         is_behind_gateway = gateway is not None
+    except DockerUnavailable as problem:
+        # Nobody knows, then. A host with nodes is told with them.
+        known = site_gateway()
+        if known is None or known.host not in unreachable:
+            gateway_away = f"the gateway is away: {problem.message}"
     live: dict[str, Mapping[str, Any]] = {
         container["Names"][0].lstrip("/"): container
         for containers in found.values()
@@ -583,9 +590,10 @@ def cluster_status(
     strays = tuple(sorted(live.keys() - {node.container for node in cluster.nodes}))
     colour, reason = health(nodes, cluster.wanted, strays)
     troubles = list(troubles) if cluster.wanted == "running" else []
-    if troubles:
+    gateway_away = gateway_away if cluster.wanted == "running" else ""
+    if amiss := [*troubles, *([gateway_away] if gateway_away else [])]:
         colour = "yellow" if colour == "green" else colour
-        reason = "; ".join([*([reason] if reason else []), *troubles])
+        reason = "; ".join([*([reason] if reason else []), *amiss])
     addresses = endpoints(cluster, with_token=with_token, gateway=gateway, published=published)
     addresses = () if awaits else addresses
     return ClusterStatus(
@@ -603,6 +611,7 @@ def cluster_status(
         way=way_to(cluster, addresses, site_gateway()),
         connections=cluster.spec.connections,
         troubles=tuple(troubles),
+        gateway_away=gateway_away,
         actions=tuple(map(action_status, declared)),
         awaits=awaits,
     )

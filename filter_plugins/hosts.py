@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -161,6 +163,21 @@ def peer_addresses(hosts: Iterable[str], hostvars: HostVars, own: str) -> list[s
     ]
 
 
+def host_addresses(hosts: Iterable[str], hostvars: HostVars) -> list[str]:
+    """Return the IPv4 addresses of hosts: what they say themselves, and how they are reached.
+
+    What they say is in the variable `host_check`, registered by the module epic_host_facts.
+    """
+    found = set()
+    for host in hosts:
+        of = hostvars[host]
+        found.update(of.get("host_check", {}).get("epic_facts", {}).get("addresses", ()))
+        for name in ("epic_address", "ansible_host"):
+            with contextlib.suppress(ValueError):
+                found.add(str(ipaddress.IPv4Address(str(of.get(name, "")))))
+    return sorted(found)
+
+
 def successor(hosts: Iterable[str], managers: Iterable[str], name: str) -> str:
     """Return a host that is a manager and stays in the swarm; none if there is none."""
     able = set(managers) - {name}
@@ -187,6 +204,7 @@ class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Return the filters by name."""
         return {
+            "host_addresses": host_addresses,
             "other_storage": other_storage,
             "peer_addresses": peer_addresses,
             "removal_plan": removal_plan,

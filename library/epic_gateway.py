@@ -172,9 +172,10 @@ class Converger:
         """Remove the gateway with all that is its own."""
         if self.container():
             self.act("container removed", "DELETE", f"/containers/{self.name}", force="1")
-        for kind in ("networks", "volumes"):
-            if self.docker.request("GET", f"/{kind}/{self.name}", missing_ok=True):
-                self.act(f"{kind[:-1]} removed", "DELETE", f"/{kind}/{self.name}")
+        if self.docker.request("GET", f"/networks/{self.name}", missing_ok=True):
+            self.act("network removed", "DELETE", f"/networks/{self.name}")
+        if self.has_volume():
+            self.act("volume removed", "DELETE", f"/volumes/{self.name}")
 
     def routed(self) -> None:
         """Make the cluster's routes what is wanted."""
@@ -236,10 +237,19 @@ class Converger:
         if not self.docker.request("GET", f"/networks/{self.name}", missing_ok=True):
             body = {"Name": self.name, "CheckDuplicate": True, "Driver": "bridge", "Labels": own}
             self.act("network made", "POST", "/networks/create", body)
-        if not self.docker.request("GET", f"/volumes/{self.name}", missing_ok=True):
+        if not self.has_volume():
             body = {"Name": self.name, "Labels": own}
             self.act("volume made", "POST", "/volumes/create", body)
         self.act("container made", "POST", "/containers/create", spec, name=self.name)
+
+    def has_volume(self) -> bool:
+        """Whether there is the gateway's volume.
+
+        All of its label are listed: asked for one that is missing, an engine from Docker 23 on
+        asks the swarm, and fails where an older one leads that (seen with 26 and 20.10).
+        """
+        volumes = self.docker.labelled("volumes", {"epic.gateway": self.p["name"]})
+        return any(volume["Name"] == self.name for volume in volumes)
 
     def file(self, name: str) -> str:
         """Return what a file of the volume holds; nothing where there is none."""
@@ -268,16 +278,22 @@ class Converger:
         return True
 
     def change(self, found: dict[str, Any], routes: dict[str, str], tokens: dict[str, str]) -> None:
-        """Put the cluster's entries into the maps: into the files, and into the running gateway."""
-        changed = self.write(
+        """Put the cluster's entries into the maps: into the files, and into the running gateway.
+
+        Also where the files were as wanted: a run that was cut off behind them has not told the
+        gateway, which alone knows what it leads to.
+        """
+        self.write(
             {ROUTES: self.merged(ROUTES, routes), TOKENS: self.merged(TOKENS, tokens)}, old=found
         )
-        if changed and found["State"]["Running"] and not self.check:
-            code, _, problem = self.docker.execute(
+        if found["State"]["Running"] and not self.check:
+            code, told, problem = self.docker.execute(
                 self.name, ["/usr/local/sbin/epic-gateway-sync"], user=str(ACCOUNT)
             )
             if code:
                 raise GatewayError(f"the gateway did not take its new routes: {problem.strip()}")
+            if any(count for changed in json.loads(told).values() for count in changed.values()):
+                self.done.append("told the running gateway")
 
     def merged(self, name: str, own: dict[str, str]) -> str:
         """Return a map's file with other clusters' entries as they are, and `own` for ours."""
@@ -364,6 +380,7 @@ def run(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:  # noqa: FB
             "msg": str(problem),
             "done": converger.done,
             "missing_images": converger.missing_images,
+            **converger.docker.absence(),
         }
     return {"changed": bool(converger.done), "done": converger.done}
 

@@ -131,6 +131,9 @@ epic_facts:
     ways_out:
       description: What is wrong with the rules for tenants' bridges; empty where all is well.
       type: str
+    closed:
+      description: Networks that are closed to all tenants with rules here; null without any.
+      type: list
     firewall:
       description: What was found on this host that may keep other hosts out, a line each.
       type: list
@@ -332,6 +335,14 @@ def ways_out(docker: Docker) -> str:
     return ""
 
 
+def closed(docker: Docker) -> list[str] | None:
+    """Return what is closed to all tenants with rules here; None where nobody has any, or tells."""
+    try:
+        return Firewall(docker).closed()
+    except DockerError:
+        return None
+
+
 def no_swarm(state: str) -> dict[str, Any]:
     """Return the facts of a host that is in no swarm."""
     nothing = dict.fromkeys(("role", "node_id", "address"), "")
@@ -514,6 +525,7 @@ def run(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:  # noqa: FB
             "elsewhere": elsewhere(params["socket"], params["storage"]) if is_usable else {},
         },
         "ways_out": "" if engine["docker_error"] else ways_out(Docker(params["socket"])),
+        "closed": None if engine["docker_error"] else closed(Docker(params["socket"])),
         "firewall": firewall_hints(),
     }
     return {"changed": False, "epic_facts": facts}

@@ -162,7 +162,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ansible.module_utils.epic_disk import has_size, limits_layers, new_volume
-from ansible.module_utils.epic_docker import Docker, DockerError, hold
+from ansible.module_utils.epic_docker import Docker, DockerError, hold, tenant_lock
 from ansible.module_utils.epic_egress import (
     BRIDGE_OPTION,
     Firewall,
@@ -201,6 +201,12 @@ echo "$used"
 [ "$used" -le "$1" ]
 """
 DISK_CHECK_SECONDS = 240
+
+# The server of names of nodes that nothing is open to: their own loopback, where none is. Docker
+# asks those that it is told of from within the node, but those of the host's resolv.conf from the
+# host, past all rules (of its loopback before Docker 27, of any address since). It answers for
+# containers itself as before.
+NO_RESOLVER = "127.0.0.1"
 
 # What root inside a node needs to set up users, run services under their own accounts and use
 # sudo; everything else that Docker grants by default is dropped.
@@ -261,7 +267,7 @@ class Converger:
     def started(self) -> None:
         """Make what is missing and start what does not run."""
         # Together with other launches of the tenant, but not with the removal of its network.
-        with self.held(self.p["tenant"], fcntl.LOCK_SH):
+        with self.held(tenant_lock(self.p["tenant"]), fcntl.LOCK_SH):
             live = self.live()
             self.missing_images = self.images_to_get(live)
             if self.missing_images and not self.check:
@@ -375,7 +381,7 @@ class Converger:
                 addresses = {"Subnet": wanted["subnet"], "Gateway": wanted["gateway"]}
                 body["IPAM"] = {"Config": [addresses]}
         # Docker's own check for duplicates does not hold between two requests at once.
-        with hold(f"{self.p['tenant']}.", fcntl.LOCK_EX):
+        with hold(tenant_lock(self.p["tenant"], ""), fcntl.LOCK_EX):
             found = self.docker.request("GET", f"/networks/{body['Name']}", missing_ok=True)
             if found and self.p["egress"] and BRIDGE_OPTION not in found["Options"]:
                 self.remove_older(found)
@@ -652,7 +658,8 @@ class Converger:
         """Remove the tenant's network, unless a container of the tenant is left or being made."""
         with contextlib.ExitStack() as held:
             try:
-                held.enter_context(hold(self.p["tenant"], fcntl.LOCK_EX | fcntl.LOCK_NB))
+                name = tenant_lock(self.p["tenant"])
+                held.enter_context(hold(name, fcntl.LOCK_EX | fcntl.LOCK_NB))
             except BlockingIOError:
                 return
             self.remove_unused_network()
@@ -732,6 +739,8 @@ class Converger:
                 }
             },
         }
+        if self.reaches_nothing():
+            spec["HostConfig"]["Dns"] = [NO_RESOLVER]
         if role.get("disk_bytes"):
             spec["Healthcheck"] = self.disk_check(int(role["disk_bytes"]))
         # Files are not part of it: they can be mended without making the node anew.
@@ -744,6 +753,12 @@ class Converger:
             "epic.spec": digest,
         }
         return spec
+
+    def reaches_nothing(self) -> bool:
+        """Whether all that is outside of the tenant's network is closed to its nodes."""
+        if self.p["egress"]:
+            return not self.p["egress"]["allow"]
+        return bool(self.p["network"].get("spans"))
 
     def disk_check(self, disk_bytes: int) -> dict[str, Any]:
         """Return the check by which the engine tells that a node holds more than its flavor's disk.
@@ -798,7 +813,7 @@ def run(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:  # noqa: FB
     converger = Converger(params, check=check_mode)
     try:
         # A run whose controller died may still be at work here.
-        with converger.held(f"{params['tenant']}.{params['cluster']}", fcntl.LOCK_EX):
+        with converger.held(tenant_lock(params["tenant"], params["cluster"]), fcntl.LOCK_EX):
             getattr(converger, params["state"])()
     except (DockerError, FirewallError) as problem:
         hint = getattr(problem, "hint", None)

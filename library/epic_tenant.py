@@ -49,7 +49,7 @@ removed:
 import fcntl
 from typing import Any
 
-from ansible.module_utils.epic_docker import Docker, DockerError, hold
+from ansible.module_utils.epic_docker import Docker, DockerError, hold, tenant_lock
 from ansible.module_utils.epic_egress import Firewall
 from ansible.module_utils.epic_volumes import (
     StorageError,
@@ -71,7 +71,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
 
 def run(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:  # noqa: FBT001 - the call of every own module
     """Do the module's work; return its result."""
-    with hold(params["tenant"], fcntl.LOCK_EX):
+    with hold(tenant_lock(params["tenant"]), fcntl.LOCK_EX):
         return remove(params, check_mode=check_mode)
 
 

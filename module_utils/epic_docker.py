@@ -463,6 +463,15 @@ def hold(name: str, how: int) -> Iterator[None]:
         os.close(handle)
 
 
+def tenant_lock(tenant: str, *names: str) -> str:
+    """Return the name of a tenant's lock, or of one within the tenant.
+
+    Tenants are named by people: without a prefix, one would share the lock of the host's firewall,
+    which is asked for while the tenant's is held.
+    """
+    return ".".join(["tenant", tenant, *names])
+
+
 def _lock_folder() -> str:
     # Whoever may speak with the engine takes part, root or not: the folder has to be everybody's.
     with contextlib.suppress(OSError):

@@ -9,9 +9,12 @@ from __future__ import annotations
 import calendar
 import fcntl
 import hashlib
+import io
 import json
+import tarfile
 import time
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 from ansible.module_utils.epic_docker import Docker, archive, hold
@@ -100,6 +103,12 @@ def is_outside(words: list[str]) -> bool:
     return bool(words) and ":" not in words[0] and not words[0].startswith("127.")
 
 
+def in_writing(policy: Mapping[str, Any]) -> tuple[bytes, str]:
+    """Return a policy's file, and what the firewall says once that is in force."""
+    content = json.dumps(policy, sort_keys=True).encode()
+    return content, f"{policy['bridge']}={hashlib.sha256(content).hexdigest()[:8]}"
+
+
 def container_spec(image: str) -> dict[str, Any]:
     """Return the container's description in Docker's terms, with its hash in a label."""
     spec: dict[str, Any] = {
@@ -150,8 +159,7 @@ class Firewall:
             FirewallError: It does not come into force.
             DockerError: The engine refused.
         """
-        content = json.dumps(policy, sort_keys=True).encode()
-        pair = f"{policy['bridge']}={hashlib.sha256(content).hexdigest()[:8]}"
+        content, pair = in_writing(policy)
         wanted = container_spec(image)
         found = self.inspect()
         if found and _is(found, wanted) and pair in self.in_force(found).split():
@@ -175,7 +183,64 @@ class Firewall:
                 self.docker.request("POST", f"/containers/{NAME}/kill", query={"signal": "HUP"})
             else:
                 self.docker.request("POST", f"/containers/{NAME}/start")
-            self.wait(pair)
+            self.wait({pair})
+        return True
+
+    def policies(self) -> dict[str, dict[str, Any]]:
+        """Return the policies of all tenants of this host, by their names."""
+        data = self.docker.request(
+            "GET", f"/containers/{NAME}/archive", query={"path": FOLDER}, missing_ok=True
+        )
+        found: dict[str, dict[str, Any]] = {}
+        if data is None:
+            return found
+        with tarfile.open(fileobj=io.BytesIO(data)) as files:
+            for member in files:
+                name = member.name.rpartition("/")[2]
+                content = files.extractfile(member) if name.endswith(".json") else None
+                # That of a tenant that was forgotten is empty until the program has seen it.
+                if content and (policy := json.loads(content.read() or b"{}")):
+                    found[name.removesuffix(".json")] = policy
+        return found
+
+    def closed(self) -> list[str] | None:
+        """Return the networks that are closed to all tenants of this host; None without any."""
+        lists = [set(policy["closed"]) for policy in self.policies().values()]
+        return sorted(set.intersection(*lists)) if lists else None
+
+    def close(self, networks: AbstractSet[str], *, check: bool = False) -> bool:
+        """Close more networks to all tenants of this host; return whether any was open.
+
+        What is closed already stays so: only the next launch of a tenant knows of what it need not
+        keep closed any more.
+
+        Args:
+            networks: Addresses and networks.
+            check: Whether only to tell.
+
+        Raises:
+            FirewallError: It does not come into force.
+            DockerError: The engine refused.
+        """
+        with hold("firewall", fcntl.LOCK_EX):
+            found = self.inspect()
+            policies = self.policies() if found else {}
+            changed = {
+                tenant: {**policy, "closed": sorted({*policy["closed"], *networks})}
+                for tenant, policy in policies.items()
+                if not networks <= set(policy["closed"])
+            }
+            if not found or not changed or check:
+                return bool(changed)
+            pairs = set()
+            for tenant, policy in changed.items():
+                content, pair = in_writing(policy)
+                pairs.add(pair)
+                self.write(tenant, content)
+            # One that does not run reads them when it starts, and has closed all bridges before.
+            if found["State"]["Running"]:
+                self.docker.request("POST", f"/containers/{NAME}/kill", query={"signal": "HUP"})
+                self.wait(pairs)
         return True
 
     def forget(self, tenant: str) -> None:
@@ -194,8 +259,8 @@ class Firewall:
             "PUT", f"/containers/{NAME}/archive", archive(files), query={"path": FOLDER}
         )
 
-    def wait(self, pair: str) -> None:
-        """Wait until a policy is in force.
+    def wait(self, pairs: AbstractSet[str]) -> None:
+        """Wait until policies are in force.
 
         Raises:
             FirewallError: It is broken, ended, or takes too long.
@@ -204,7 +269,7 @@ class Firewall:
         while True:
             found = self.inspect()
             line = self.in_force(found) if found and found["State"]["Running"] else ""
-            if pair in line.split():
+            if pairs <= set(line.split()):
                 return
             if line.startswith("broken") or time.monotonic() > end:
                 raise FirewallError(

@@ -101,16 +101,20 @@ def status(output: str) -> None:
 
 
 @gateway.command()
+@click.option("--lost", is_flag=True, help="Its host is gone for good: only forget it.")
 @click.option("--yes", "-y", is_flag=True, help="Don't ask.")
 @output_option
-def down(*, yes: bool, output: str) -> None:
-    """Remove the gateway; its keys and certificates stay.
+def down(*, lost: bool, yes: bool, output: str) -> None:
+    """Remove the gateway; its keys, certificates and settings stay.
 
-    Clusters that were behind it are reached on this machine again after `epic-run repair`.
+    Another `epic-run gateway up`, also on another host, leads to the clusters that were behind it.
+    Without one they are reached on this machine again after `epic-run repair`, if it is the only
+    host.
 
     \b
     Examples:
       epic-run gateway down --yes
+      epic-run gateway down --lost && epic-run gateway up --host host-2
     """
     from epic_runner.gateway import lifecycle, site
 
@@ -118,9 +122,18 @@ def down(*, yes: bool, output: str) -> None:
     if not yes:
         click.confirm(f"Remove the gateway {known.url}, and end all connections?", abort=True)
     with acting(output) as context:
-        left = lifecycle.down(context, known)
+        left = lifecycle.down(context, known, lost=lost)
 
     def human() -> None:
+        if lost:
+            click.echo(f"{known.url} is forgotten; nothing was asked of host {known.host}.")
+            click.echo(
+                click.style("Hint: ", fg="cyan")
+                + "epic-run gateway up --host OTHER makes another one, which leads to the same "
+                f"clusters. Should {known.host} come back, epic-run host drain {known.host} --undo "
+                "removes what is left there."
+            )
+            return
         click.echo(f"{known.url} is gone.")
         for name in left:
             click.echo(
@@ -138,16 +151,21 @@ def _show(output: str) -> None:
 
 
 def _state() -> dict[str, Any]:
+    from epic_runner.deadline import ANSWER_SECONDS, within
     from epic_runner.docker_api import inspect
-    from epic_runner.errors import EpicError
+    from epic_runner.errors import DockerUnavailable, EpicError
     from epic_runner.gateway import certificates, lifecycle, site
 
     known = site.load_or_refuse()
     hosts = site_hosts(Store())
     try:
-        state = str(inspect(hosts[known.host], known.container)["State"]["Status"])
+        with within(ANSWER_SECONDS):
+            state = str(inspect(hosts[known.host], known.container)["State"]["Status"])
+    except DockerUnavailable:
+        state = "silent"
     except (EpicError, KeyError):
         state = "missing"
+    tells = state not in ("missing", "silent")
     with Store().read() as transaction:
         clusters = transaction.clusters()
     certificate = site.file("server.pem").read_bytes()
@@ -159,8 +177,8 @@ def _state() -> dict[str, Any]:
         "authority_file": str(site.file("ca.pem")) if known.has_own_authority else None,
         "certificate_names": certificates.names_of(certificate),
         "certificate_ends": certificates.expires(certificate).isoformat(),
-        "paths": sorted(site.routed_paths(known, hosts)) if state != "missing" else [],
-        "not_behind": lifecycle.not_routed(known, clusters, hosts) if state != "missing" else [],
+        "paths": sorted(site.routed_paths(known, hosts)) if tells else [],
+        "not_behind": lifecycle.not_routed(known, clusters, hosts) if tells else [],
     }
 
 
@@ -173,7 +191,13 @@ def _print_state(data: dict[str, Any]) -> None:
     # Every node has a path for ssh, which no browser opens.
     for path in (path for path in data["paths"] if not path.endswith("/ssh")):
         click.echo(f"  {data['url']}{path}/")
-    if data["state"] != "running":
+    if data["state"] == "silent":
+        click.echo(
+            click.style("Hint: ", fg="cyan")
+            + f" Host {data['host']} does not answer. epic-run gateway up brings its routes up to "
+            "date when it is back; if it is gone for good, epic-run gateway down --lost."
+        )
+    elif data["state"] != "running":
         click.echo(click.style("Hint: ", fg="cyan") + " epic-run gateway up")
     for name in data["not_behind"]:
         click.echo(

@@ -10,6 +10,7 @@ import click
 
 from epic_runner import hosting
 from epic_runner.cli.common import acting
+from epic_runner.gateway import site
 from epic_runner.hosting import Finding, HostState
 from epic_runner.output import bytes_text, emit, output_option, table
 
@@ -117,11 +118,19 @@ def drain(name: str, *, lost: bool, undo: bool, output: str) -> None:
                     f"It has something of {cluster}, which nobody here knows: epic-run destroy "
                     f"{cluster} --yes removes it, epic-run repair {cluster} brings it back."
                 )
+            if back.gateway:
+                click.echo("A gateway that the site does not have any more was removed.")
             click.echo(f"{name} takes new nodes again.")
             return
         click.echo(f"{name} takes no new nodes.")
         for node in left:
             click.echo(f"  stays: {node}")
+        gateway = site.load()
+        if gateway is not None and gateway.host == name:
+            click.echo(
+                click.style("Hint: ", fg="cyan") + "The gateway was there: epic-run gateway down "
+                "--lost, then epic-run gateway up --host OTHER makes another one."
+            )
 
     data = {"host": name, "draining": not undo, "left": left, **asdict(back)}
     emit(data, human, output)

@@ -158,11 +158,20 @@ def next_step(status: ClusterStatus) -> str | None:
         return f"epic-run destroy {status.name} --yes"
     if status.health == "green":
         return None
+    if not status.strays and all(node.state == "ready" for node in status.nodes):
+        step = _beside_nodes(status)
+        if step is not None:
+            return step
+    return f"epic-run {'stop' if status.wanted == 'stopped' else 'repair'} {status.name}"
+
+
+def _beside_nodes(status: ClusterStatus) -> str | None:
+    """Return what to do where all nodes are ready, and something else is amiss."""
     warned = [node.name for node in status.nodes if node.warning]
-    if warned and not status.strays and all(node.state == "ready" for node in status.nodes):
+    if warned:
         return (
             f"epic-run shell {status.name} {warned[0]} -- du -xh --max-depth=2 /data tells where."
         )
-    if status.troubles and not status.strays and all(n.state == "ready" for n in status.nodes):
+    if status.troubles:
         return f"start or launch it, or launch {status.name} without the connection."
-    return f"epic-run {'stop' if status.wanted == 'stopped' else 'repair'} {status.name}"
+    return "epic-run gateway status tells what to do." if status.gateway_away else None

@@ -30,6 +30,11 @@ def cluster_prefix(tenant: str, cluster: str) -> str:
     return f"/{segment(tenant)}/{segment(cluster)}"
 
 
+def cluster_of(path: str) -> str:
+    """Return the path of the cluster to which an endpoint's path belongs."""
+    return "/".join(path.split("/")[:3])
+
+
 def endpoint_prefix(node: Node, endpoint: str) -> str:
     """Return the path of an endpoint, without a slash at its end."""
     return f"{cluster_prefix(node.tenant, node.cluster)}/{node.short_name}/{endpoint}"

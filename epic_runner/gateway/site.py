@@ -19,6 +19,9 @@ DEFAULT_NAME = "gateway"
 DEFAULT_PORT = 8443
 ANY_ADDRESS = "0.0.0.0"  # noqa: S104 - a gateway is there to be reached
 
+# What containers of the project's own are called, behind `epic-`.
+TAKEN_NAMES = frozenset({"firewall", "registry"})
+
 # The cookie that carries a session; the role `gateway` has the same name.
 COOKIE = "__Secure-epic"
 
@@ -32,7 +35,7 @@ class Gateway:
 
     Attributes:
         name: Its name; container, network and volume are `epic-NAME`.
-        host: The Docker host that it runs on.
+        host: The Docker host that it runs on; empty of one that was lost with its host.
         address: The host's address on which it is published.
         port: The port.
         public_name: The name by which people reach it, in addresses and in its certificate.
@@ -121,14 +124,44 @@ def load_or_refuse() -> Gateway:
     return gateway
 
 
+def before() -> Gateway | None:
+    """Return the gateway that this site had before; None where it has one, or had none."""
+    try:
+        text = file("before.json").read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    return Gateway(**json.loads(text))
+
+
+def refuse_host(host: str, what: str) -> None:
+    """Refuse what a host cannot do while the gateway is on it.
+
+    Raises:
+        InputError: The gateway is on `host`; `what` says what is refused.
+    """
+    gateway = load()
+    if gateway is not None and gateway.host == host:
+        raise InputError(
+            f"Host {host} has the gateway, and cannot be {what} with it.",
+            "epic-run gateway down, then epic-run gateway up --host OTHER moves it; connections "
+            f"through it end. If {host} is gone for good: epic-run gateway down --lost.",
+        )
+
+
 def keep(gateway: Gateway) -> None:
     """Remember the gateway."""
-    keep_file("site.json", json.dumps(asdict(gateway), indent=1).encode())
+    keep_file("site.json", _as_json(gateway))
+    file("before.json").unlink(missing_ok=True)
 
 
-def forget() -> None:
-    """Forget the gateway; its keys and certificates stay, so that browsers know the next one."""
+def forget(gateway: Gateway) -> None:
+    """Have a gateway for one that was; keys and certificates stay: browsers know the next one."""
+    keep_file("before.json", _as_json(gateway))
     file("site.json").unlink(missing_ok=True)
+
+
+def _as_json(gateway: Gateway) -> bytes:
+    return json.dumps(asdict(gateway), indent=1).encode()
 
 
 def routed_paths(gateway: Gateway, hosts: Mapping[str, Host]) -> frozenset[str]:

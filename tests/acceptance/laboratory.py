@@ -64,7 +64,7 @@ class Spread:
         if how in ("kill", "pause", "restart"):
             self.machine(how, host)
         else:
-            self._in(host, HARM[how])
+            self.within(host, HARM[how])
 
     def mend(self, host: str) -> None:
         """End whatever fault a host has, and wait until it is as well as before."""
@@ -74,10 +74,11 @@ class Spread:
             self.machine("unpause", host)
         elif found != "running":
             self.machine("start", host)
-        self._in(host, MEND)
+        self.within(host, MEND)
         until(lambda: self.answers(host), f"{host} is back", pause=0.5)
 
-    def _in(self, host: str, line: str) -> None:
+    def within(self, host: str, line: str) -> None:
+        """Run a shell's line on a host as root, past ssh."""
         command = ["docker", "exec", f"epic-{self.lab}-{host}", "bash", "-c", line]
         subprocess.run(command, check=True, capture_output=True, timeout=60)
 

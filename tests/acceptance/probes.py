@@ -1,19 +1,21 @@
 """Run inside a node: tries what a tenant must not reach, and prints what it did reach as JSON.
 
 Its argument is JSON: `tcp` ("address:port"), `udp` (likewise, to something that answers), `ping`
-(addresses), `names` and `files`. Each kind is answered with the list of those that were reached.
-`vxlan` ("host:network:address") sends a packet that pretends to come from within another network of
-that host; whether it was taken for one is seen at that address alone, at port 9999.
+and `arp` (addresses), `names` and `files`. Each kind is answered with the list of those that were
+reached. `vxlan` ("host:network:address") sends a packet that pretends to come from within another
+network of that host; whether it was taken for one is seen at that address alone, at port 9999.
 """
 
 import json
 import socket
 import struct
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 SECONDS = 3.0
+ARP = 0x0806
 
 
 def tcp(target):
@@ -43,6 +45,34 @@ def ping(address):
         probe.sendto(b"\x08\x00\xf7\xfe\x00\x00\x00\x01", (address, 0))
         probe.recv(64)
     return True
+
+
+def arp(address):
+    """Whether an address answers on any link; it takes raw sockets, which nodes do not have."""
+    return any(asked_on(link, address) for _, link in socket.if_nameindex() if link != "lo")
+
+
+def asked_on(link, address):
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ARP)) as probe:
+        probe.bind((link, ARP))
+        probe.settimeout(SECONDS)
+        own = probe.getsockname()[4]
+        if len(own) != 6:
+            return False
+        # Request of hardware type 1 (Ethernet) for protocol 0x0800 (IPv4), from an address that
+        # means a probe (RFC 5227) and so disturbs nobody.
+        question = struct.pack("!HHBBH6s4s6s4s", 1, 0x0800, 6, 4, 1, own, b"\0" * 4, b"\0" * 6,
+                               socket.inet_aton(address))  # fmt: skip
+        probe.send(b"\xff" * 6 + own + struct.pack("!H", ARP) + question)
+        end = time.monotonic() + SECONDS
+        while time.monotonic() < end:
+            try:
+                answer = probe.recv(2048)
+            except TimeoutError:
+                return False
+            if answer[20:22] == b"\0\2" and answer[28:32] == socket.inet_aton(address):
+                return True
+    return False
 
 
 def vxlan(target):

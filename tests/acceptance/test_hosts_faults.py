@@ -10,6 +10,8 @@ from __future__ import annotations
 import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import life_support
 import pytest
@@ -210,6 +212,103 @@ def test_a_destroy_while_a_host_is_away_is_finished_when_it_is_back_or_lost(
     assert remains(spread, victim)
     spread.site.run("destroy", f"{spread.site.tenant}/prey", "--yes")
     assert remains(spread, victim) == []
+
+
+def test_the_loss_of_the_gateway_s_host_holds_up_no_cluster_and_is_made_good_elsewhere(
+    spread: Spread, neighbour: Site, victim: str, tmp_path: Path
+) -> None:
+    site = spread.site
+    site.run("host", "drain", victim)
+    template = launched(spread, workers=1)
+    brief = site.template("brief", workers=1)
+    site.run("launch", brief)
+    site.run("host", "drain", victim, "--undo")
+    named = ["--port", "9443", "--public-name", "gw.test"]
+    site.run("gateway", "up", "--host", victim, *named)
+    try:
+        site.run("repair", "prey")
+        site.run("repair", "brief")
+        assert victim not in spread.places("prey").values()
+        authority = (site.home / "gateway" / "ca.pem").read_bytes()
+        for verb in ("drain", "remove"):
+            refused = site.run("host", verb, victim, code=2)
+            assert "epic-run gateway up --host OTHER" in refused.err
+        paths = site.json("gateway", "status")["paths"]
+        assert pages(spread, site, victim, "prey", tmp_path) == "200"
+        comes_back_where_nothing_is_managed(spread, site, victim)
+        assert pages(spread, site, victim, "prey", tmp_path) == "200"
+        spread.machine("kill", victim)
+        tells_of_the_gateway_alone(site.status("prey"), victim)
+        tells_of_the_gateway_alone(neighbour.status("calm"), victim)
+        # It is needed for none of these, and each says what becomes of the routes.
+        for command in (
+            ["launch", template],
+            ["expand", "prey", "--by", "1"],
+            ["repair", "prey"],
+            ["shrink", "prey", "--by", "1"],
+            ["destroy", "brief", "--yes"],
+        ):
+            began = time.monotonic()
+            assert f"the gateway's host {victim} does not answer" in site.run(*command).out
+            assert time.monotonic() - began < CHANGE_SECONDS
+        assert site.json("gateway", "status")["state"] == "silent"
+        told = site.run("host", "drain", victim, "--lost")
+        assert "epic-run gateway down --lost" in told.out
+        failed = site.run("gateway", "down", "--yes", code=1)
+        assert "epic-run gateway down --lost" in failed.err
+        site.run("gateway", "down", "--lost", "--yes")
+        site.run("gateway", "up", "--host", "host-2")
+        moved = site.json("gateway", "status")
+        assert (moved["host"], moved["port"], moved["public_name"]) == ("host-2", 9443, "gw.test")
+        assert moved["paths"] == [path for path in paths if "/brief/" not in path]
+        assert f"{site.tenant}/prey" not in moved["not_behind"]
+        assert (site.home / "gateway" / "ca.pem").read_bytes() == authority
+        assert pages(spread, site, "host-2", "prey", tmp_path) == "200"
+        # Against what was said the host comes back, and opens what it opened before.
+        spread.mend(victim)
+        assert site.json("host", "drain", victim, "--undo")["gateway"]
+        left = spread.on(victim, "docker", "ps", "-aq", "--filter", "label=epic.gateway")
+        assert left == ""
+    finally:
+        spread.mend(victim)
+        site.run("gateway", "down", "--yes", code=None)
+
+
+def comes_back_where_nothing_is_managed(spread: Spread, site: Site, host: str) -> None:
+    """Remove the gateway's container by hand, and have it again, on a host that is no manager.
+
+    Such a host does not list networks on which it has no container.
+    """
+    member = spread.on(host, "docker", "info", "-f", "'{{.Swarm.NodeID}}'")
+    spread.on("host-1", "docker", "node", "demote", member)
+    try:
+        site.run("host", "check", code=None)
+        spread.on(host, "docker", "rm", "-f", site.json("gateway", "status")["container"])
+        site.run("gateway", "up")
+    finally:
+        spread.on("host-1", "docker", "node", "promote", member)
+    site.run("host", "check", code=None)
+
+
+def tells_of_the_gateway_alone(status: dict[str, Any], host: str) -> None:
+    assert {node["state"] for node in status["nodes"]} == {"ready"}
+    assert status["health"] == "yellow"
+    assert f"the gateway is away: Docker on host {host} does not answer" in status["reason"]
+
+
+def pages(spread: Spread, site: Site, host: str, cluster: str, folder: Path) -> str:
+    """Return the status that the gateway on a host answers a member of a cluster with."""
+    address = spread.on(host, "hostname", "-i").split()[0]
+    token = site.run("login", "--cluster", cluster, "--token").out.strip()
+    jar = folder / "cookie"
+    jar.write_text(f'cookie = "__Secure-epic={token}"\n', encoding="utf-8")
+    url = f"https://gw.test:9443/{site.tenant}/{cluster}/master-1/spark-master/json/"
+    return subprocess.run(
+        ["curl", "-sS", "--max-time", "20", "--cacert", str(site.home / "gateway" / "ca.pem"),
+         "--resolve", f"gw.test:9443:{address}", "--config", str(jar), "-o", str(folder / "page"),
+         "-w", "%{http_code}", url],
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
 
 
 def test_what_comes_back_with_a_lost_host_meets_no_new_node_of_its_name_or_address(

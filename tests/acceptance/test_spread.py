@@ -32,9 +32,9 @@ STATUS_SECONDS = 30
 @pytest.fixture(scope="module", autouse=True)
 def wide(spread: Spread) -> None:
     """Have a cluster with nodes on all hosts."""
-    # All private networks, and the hosts' own: what is closed within them, the firewall closes.
+    # All networks, private ones and the hosts' own too: what is closed of it, the firewall closes.
     private = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"]
-    spread.site.egress = {"allow": [*private, LAB_ADDRESSES]}
+    spread.site.egress = {"allow": [*private, LAB_ADDRESSES, "0.0.0.0/0"]}
     spread.site.run("launch", spread.site.template("wide", workers=3))
 
 
@@ -182,7 +182,8 @@ def server(spread: Spread) -> Iterator[str]:
     name = f"epic-{spread.lab}-server"
     subprocess.run(
         ["docker", "run", "--detach", "--name", name, "--label", f"epic.lab={spread.lab}",
-         "--network", f"epic-{spread.lab}", "--entrypoint", "python3", "epic/lab-host:12",
+         "--network", f"epic-{spread.lab}", "--cap-add", "NET_ADMIN",
+         "--entrypoint", "python3", "epic/lab-host:12",
          "-m", "http.server", "8000"],
         check=True, capture_output=True,
     )  # fmt: skip
@@ -198,6 +199,8 @@ def test_no_probe_of_a_tenant_reaches_another_tenant_or_a_host(
 ) -> None:
     """From every host, to every host; the same probes reach what they may."""
     other = spread.another(tmp_path)
+    # So its nodes are on a bridge, too.
+    other.egress = {"allow": ["10.255.255.0/24"]}
     other.run("launch", other.template("theirs", workers=2))
     try:
         theirs = addresses_of(other, "theirs", ("master-1", "worker-1", "worker-2"))
@@ -248,6 +251,7 @@ def test_no_probe_of_a_tenant_reaches_another_tenant_or_a_host(
             "worker-1", "awk 'NR > 1 && $4 != \"00:00:00:00:00:00\" {print $1}' /proc/net/arp"
         ).split()
         assert not set(neighbours) & {*theirs.values(), *machines.values()}
+        no_link_is_shared(spread, other)
     finally:
         other.run("destroy", "theirs", "--yes")
         other.run("tenant", "remove", other.tenant, "--yes")
@@ -304,6 +308,173 @@ def forged(spread: Spread, machines: dict[str, str], tenant: str, address: str) 
         "'{{index .Options \"com.docker.network.driver.overlay.vxlanid_list\"}}'",
     )  # fmt: skip
     return [f"{machine}:{network}:{address}" for machine in machines.values()]
+
+
+def test_a_new_address_of_a_host_is_closed_to_tenants_with_wide_lists_by_the_next_check(
+    spread: Spread,
+) -> None:
+    nodes = [node for node, host in spread.places("wide").items() if host != "host-2"]
+    own = spread.on("host-2", "hostname", "-i").split()[0]
+    new = f"{own.rpartition('.')[0]}.201"
+    wanted = {"tcp": [f"{new}:22"]}
+    spread.within("host-2", f"ip address add {new}/32 dev eth0")
+    try:
+        # What it is about: nobody has told the hosts' firewalls, and the tenant's list is wide.
+        seen = probed_by_all(spread.site, "wide", nodes, **wanted)
+        assert seen == dict.fromkeys(nodes, wanted)
+        # One host is asked, and all are told.
+        spread.site.run("host", "check", "host-2")
+        told = probed_by_all(spread.site, "wide", nodes, **wanted)
+        assert told == {node: {"tcp": []} for node in nodes}
+    finally:
+        spread.within("host-2", f"ip address del {new}/32 dev eth0")
+    spread.site.run("host", "check")
+
+
+# What clouds answer metadata on, and an address of no network that is closed (RFC 5737).
+METADATA, BEYOND = "169.254.169.254", "203.0.113.5"
+
+
+def test_metadata_addresses_that_hosts_reach_are_closed_to_nodes_with_a_list_of_everything(
+    spread: Spread, server: str
+) -> None:
+    """A server has both addresses, hosts have routes: the firewall alone tells them apart."""
+    addresses = [METADATA, BEYOND]
+    for address in addresses:
+        subprocess.run(
+            ["docker", "exec", f"epic-{spread.lab}-server",
+             "ip", "address", "add", f"{address}/32", "dev", "lo"],
+            check=True, capture_output=True,
+        )  # fmt: skip
+    wanted = {"tcp": [f"{address}:8000" for address in addresses], "ping": addresses}
+    seen = {"tcp": [f"{BEYOND}:8000"], "ping": [BEYOND]}
+    code = shlex.quote((Path(__file__).parent / "probes.py").read_text(encoding="utf-8"))
+    try:
+        for host in HOSTS:
+            for address in addresses:
+                spread.within(host, f"ip route add {address}/32 via {server}")
+            told = spread.on(host, "python3", "-c", code, shlex.quote(json.dumps(wanted)))
+            assert json.loads(told) == wanted
+        nodes = list(spread.places("wide"))
+        assert probed_by_all(spread.site, "wide", nodes, **wanted) == dict.fromkeys(nodes, seen)
+        # Nor where the host itself has the address.
+        there = [node for node, host in spread.places("wide").items() if host == "host-2"]
+        spread.within("host-2", f"ip route del {METADATA}/32")
+        spread.within("host-2", f"ip address add {METADATA}/32 dev lo")
+        at_ssh = {"tcp": [f"{METADATA}:22"]}
+        told = spread.on("host-2", "python3", "-c", code, shlex.quote(json.dumps(at_ssh)))
+        assert json.loads(told) == at_ssh
+        reached = probed_by_all(spread.site, "wide", there, **at_ssh)
+        assert reached == {node: {"tcp": []} for node in there}
+    finally:
+        spread.within("host-2", f"ip address del {METADATA}/32 dev lo || true")
+        for host in HOSTS:
+            for address in addresses:
+                spread.within(host, f"ip route del {address}/32 || true")
+
+
+def no_link_is_shared(spread: Spread, other: Site) -> None:
+    """See by raw sockets, which nodes do not get, that links of a tenant have its nodes alone."""
+    places = spread.places("wide")
+    ours = links_of(spread.site, "wide", places)
+    theirs = links_of(other, "theirs", ("master-1", "worker-1", "worker-2"))
+    foreign = [address for links in theirs.values() for address in links]
+    assert len(foreign) == 2 * len(theirs)
+    tenant = spread.site.tenant
+    for host in HOSTS:
+        there = [node for node, place in places.items() if place == host]
+        # The engine keeps a bridge's nodes from each other, but not what their link answers.
+        for network, kind, nodes in ((f"epic_{tenant}", 0, places), (f"epic.{tenant}", 1, there)):
+            own = [ours[node][kind] for node in nodes]
+            said = from_a_container(spread, host, network, {"arp": [*own, *foreign]})
+            assert said == {"arp": own}, (host, network)
+    mine = {"arp": [ours["master-1"][0]]}
+    assert probed(spread.site, "wide", "worker-1", **mine) == {"arp": []}
+
+
+def links_of(site: Site, cluster: str, nodes: Iterable[str]) -> dict[str, list[str]]:
+    """Return each node's address on the tenant's network, and on its bridge."""
+    return {
+        node: site.run("shell", cluster, node, "--", "hostname", "-i").out.split()[:2]
+        for node in nodes
+    }
+
+
+def from_a_container(
+    spread: Spread, host: str, network: str, wanted: dict[str, list[str]]
+) -> dict[str, list[str]]:
+    """Return what a container with raw sockets reaches, in a network of a host."""
+    image = spread.on(host, "docker", "ps", "--format", "'{{.Image}}'", "--filter",
+                      f"label=epic.tenant={spread.site.tenant}").split()[0]  # fmt: skip
+    code = shlex.quote((Path(__file__).parent / "probes.py").read_text(encoding="utf-8"))
+    told = spread.on(
+        host, "docker", "run", "--rm", "--network", network, "--cap-add", "NET_RAW",
+        "--user", "0", "--entrypoint", "python3", image, "-c", code,
+        shlex.quote(json.dumps(wanted)),
+    )  # fmt: skip
+    found: dict[str, list[str]] = json.loads(told)
+    return found
+
+
+# A resolver on a host's loopback: it knows every name, and notes what it is asked.
+RESOLVER = """
+import os, pathlib, socket
+pathlib.Path("/run/resolver.pid").write_text(str(os.getpid()))
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as port, open("/run/asked", "wb", 0) as asked:
+    port.bind(("127.0.0.1", 53))
+    while True:
+        question, who = port.recvfrom(512)
+        asked.write(question[12:] + bytes([10]))
+        end = question.index(bytes(1), 12) + 5
+        is_of_ipv4 = question[end - 4:end - 2] == bytes([0, 1])
+        answer = bytes([0xC0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 203, 0, 113, 5])
+        head = bytes([0x81, 0x80, 0, 1, 0, int(is_of_ipv4), 0, 0, 0, 0])
+        port.sendto(question[:2] + head + question[12:end] + answer * is_of_ipv4, who)
+"""
+
+
+@pytest.fixture
+def resolvers(spread: Spread) -> Iterator[None]:
+    """Every host asks a resolver on its loopback, of which Docker learns with each container."""
+    kept = {}
+    for host in HOSTS:
+        kept[host] = spread.on(host, "cat", "/etc/resolv.conf")
+        serve = f"setsid python3 -c {shlex.quote(RESOLVER)} </dev/null >/run/resolver.log 2>&1 &"
+        # The file is a mount: it is written, not replaced.
+        spread.within(host, f"{serve} echo nameserver 127.0.0.1 >/etc/resolv.conf")
+        until(lambda: "203.0.113.5" in spread.on(host, "getent ahosts any.test || true"), "it")  # noqa: B023
+    yield
+    for host, text in kept.items():
+        spread.within(
+            host, f"kill $(cat /run/resolver.pid); echo {shlex.quote(text)} >/etc/resolv.conf"
+        )
+
+
+@pytest.mark.usefixtures("resolvers")
+def test_a_tenant_without_a_way_out_asks_nobody_outside_for_names(
+    spread: Spread, tmp_path: Path
+) -> None:
+    other = spread.another(tmp_path)
+    other.egress = "none"
+    other.run("launch", other.template("shut", workers=2))
+    try:
+        nodes = ["master-1", "worker-1", "worker-2"]
+        assert {node["host"] for node in other.status("shut")["nodes"]} == set(HOSTS)
+        own = {"names": [f"shut-{node}" for node in nodes]}
+        assert probed_by_all(other, "shut", nodes, **own) == dict.fromkeys(nodes, own)
+        reached = probed_by_all(other, "shut", nodes, names=["secret.leak.test"])
+        assert reached == {node: {"names": []} for node in nodes}
+        for host in HOSTS:
+            # Docker asks for containers where anything is open, so the resolver would be seen.
+            wanted = {"names": ["open.test"]}
+            bridge = f"epic.{spread.site.tenant}"
+            assert from_a_container(spread, host, bridge, wanted) == wanted
+            asked = spread.on(host, "tr -cd '[:print:]' </run/asked")
+            assert "open" in asked
+            assert "leak" not in asked
+    finally:
+        other.run("destroy", "shut", "--yes")
+        other.run("tenant", "remove", other.tenant, "--yes")
 
 
 def test_a_forged_packet_of_a_host_itself_is_taken_for_one(spread: Spread) -> None:
@@ -363,7 +534,7 @@ def test_a_gateway_on_a_host_leads_to_pages_and_nodes_of_all_hosts(
     token = site.run("login", "--cluster", "wide", "--token").out.strip()
     ask = ["curl", "-sS", "--max-time", "20", "--cacert", gateway["authority_file"]]
     told = subprocess.run(
-        [*ask, "--cookie", f"__Secure-epic={token}", f"{page}json/"],
+        [*ask, "--config", "-", f"{page}json/"], input=f'cookie = "__Secure-epic={token}"',
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert json.loads(told.stdout)["aliveworkers"] >= 3
@@ -372,6 +543,7 @@ def test_a_gateway_on_a_host_leads_to_pages_and_nodes_of_all_hosts(
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert shut.stdout != "200"
+    another_tenant_reaches_nothing_of_it(spread, gateway, tmp_path)
     folder = tmp_path / "bobs"
     site.run("login", "bob", "--cluster", "wide", "--ssh", str(folder))
     sent = tmp_path / "sent"
@@ -387,6 +559,36 @@ def test_a_gateway_on_a_host_leads_to_pages_and_nodes_of_all_hosts(
         batch.write_text(f"get sent {back}\nrm sent\n")
         through(folder, "sftp", "-b", str(batch), name)
         assert back.read_bytes() == sent.read_bytes()
+
+
+def another_tenant_reaches_nothing_of_it(
+    spread: Spread, gateway: dict[str, Any], folder: Path
+) -> None:
+    """See that a gateway is reached from a tenant's own network, and from no other one."""
+    other = spread.another(folder)
+    other.egress = {"allow": ["0.0.0.0/0"]}
+    other.run("launch", other.template("theirs"))
+    try:
+        details = json.loads(spread.on("host-1", "docker", "inspect", gateway["container"]))
+        networks = details[0]["NetworkSettings"]["Networks"]
+        own = networks.pop(f"epic_{other.tenant}")["IPAddress"]
+        machine = spread.on("host-1", "hostname", "-i").split()[0]
+        foreign = [item["IPAddress"] for item in networks.values()]
+        assert len(foreign) == 2
+        wanted = [f"{own}:8443", *(f"{at}:8443" for at in foreign), f"{machine}:{gateway['port']}"]
+        nodes = ["master-1", "worker-1"]
+        reached = probed_by_all(other, "theirs", nodes, tcp=wanted)
+        assert reached == {node: {"tcp": wanted[:1]} for node in nodes}
+        # Nobody of them is led to the other tenant's pages by it either.
+        home = f"/{spread.site.tenant}/wide/master-1/spark-master/"
+        said = other.run(
+            "shell", "theirs", "master-1", "--", "curl", "-sk", "-o", "/dev/null", "-w",
+            "%{http_code}", f"https://{own}:8443{home}",
+        ).out  # fmt: skip
+        assert said in ("401", "403")
+    finally:
+        other.run("destroy", "theirs", "--yes")
+        other.run("tenant", "remove", other.tenant, "--yes")
 
 
 def through(folder: Path, program: str, *words: str) -> subprocess.CompletedProcess[str]:

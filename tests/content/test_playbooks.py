@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
+from epic_runner.events import GATEWAY_PHASES, NETWORK_PHASE, READY_PHASE
+
 ROOT = Path(__file__).resolve().parents[2]
 PLAYBOOKS = sorted((ROOT / "playbooks").glob("*.yml"))
 
@@ -45,6 +47,15 @@ def test_a_play_acts_on_groups_of_the_inventory_only(playbook: Path) -> None:
     hosts = {str(play.get("hosts", "docker_hosts")) for play in plays(playbook)}
     known = {"docker_hosts", "network_managers", "gateway_hosts", "nodes", "localhost", "all"}
     assert hosts <= known
+
+
+def test_plays_that_do_without_a_silent_host_are_those_that_the_program_takes_for_such() -> None:
+    named = {play["name"]: play for path in PLAYBOOKS for play in plays(path)}
+    assert {NETWORK_PHASE, READY_PHASE} < named.keys()
+    # Whoever brings up the gateway itself wants to know.
+    tolerant = {name for name, play in named.items() if play.get("ignore_unreachable")}
+    assert tolerant == GATEWAY_PHASES
+    assert {named[name]["hosts"] for name in GATEWAY_PHASES} == {"gateway_hosts"}
 
 
 def test_every_file_of_tasks_is_short() -> None:

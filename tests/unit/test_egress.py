@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+import io
+import json
+import tarfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 from content_modules import firewall as utility
 
-from epic_runner.egress import WaysOut, allowed, way_out
+from epic_runner.egress import WaysOut, allowed, still_open, way_out
 from epic_runner.errors import InputError
 from epic_runner.hosts import Host
 from epic_runner.mirrors import of_urls, package_mirrors
@@ -153,3 +157,70 @@ def test_nodes_are_led_to_resolvers_that_are_not_of_the_loopback() -> None:
     assert not utility.is_outside(["127.0.0.53"])
     assert not utility.is_outside(["fe80::1"])
     assert not utility.is_outside([])
+
+
+class Engine:
+    """An engine whose firewall runs and takes up what is in its files at once."""
+
+    def __init__(self, **policies: Any) -> None:
+        self.files = {f"{name}.json": json.dumps(policy) for name, policy in policies.items()}
+        self.running = True
+        self.asked: list[str] = []
+
+    def request(self, method: str, url: str, body: Any = None, **_: Any) -> Any:
+        self.asked.append(f"{method} {url}")
+        if method == "GET" and url.endswith("/archive"):
+            files = {f"epic-firewall/{name}": text for name, text in self.files.items()}
+            return utility.archive({path: {"content": text} for path, text in files.items()})
+        if method == "PUT":
+            with tarfile.open(fileobj=io.BytesIO(body)) as files:
+                for member in files:
+                    self.files[member.name] = files.extractfile(member).read().decode()
+        if url.endswith("/logs"):
+            pairs = [
+                f"{json.loads(text)['bridge']}={hashlib.sha256(text.encode()).hexdigest()[:8]}"
+                for text in self.files.values() if text
+            ]  # fmt: skip
+            return b"12345678" + " ".join(["ok", *pairs]).encode()
+        return {"State": {"Running": self.running, "StartedAt": "2026-01-01T00:00:00.1Z"}}
+
+    def changes(self) -> list[str]:
+        return [item for item in self.asked if not item.startswith("GET")]
+
+
+def policies_of(engine: Engine) -> dict[str, Any]:
+    return {name: json.loads(text) for name, text in engine.files.items() if text}
+
+
+def test_addresses_of_hosts_are_closed_to_all_tenants_beside_what_is_closed() -> None:
+    other = {**POLICY, "tenant": "b", "bridge": "epob", "closed": ["10.0.0.5", "192.0.2.9"]}
+    engine = Engine(a=POLICY, b=other, forgotten={})
+    engine.files["forgotten.json"] = ""
+    firewall = utility.Firewall(engine)
+    assert firewall.closed() == ["10.0.0.5"]
+    assert firewall.close({"192.0.2.9"}, check=True)
+    assert engine.changes() == []
+    assert firewall.close({"192.0.2.9"})
+    # The other tenant's were as wanted.
+    assert [item.split()[0] for item in engine.changes()] == ["PUT", "POST"]
+    now = policies_of(engine)
+    assert now == {"a.json": {**POLICY, "closed": ["10.0.0.5", "192.0.2.9"]}, "b.json": other}
+    assert firewall.closed() == ["10.0.0.5", "192.0.2.9"]
+    engine.asked.clear()
+    assert not firewall.close({"192.0.2.9"})
+    assert engine.changes() == []
+    # What a launch tells with the same knowledge is that very file.
+    assert utility.in_writing(now["a.json"])[0].decode() == engine.files["a.json"]
+
+
+def test_a_firewall_that_does_not_run_learns_of_addresses_when_it_starts() -> None:
+    engine = Engine(a=POLICY)
+    engine.running = False
+    assert utility.Firewall(engine).close({"192.0.2.9"})
+    assert [item.split()[0] for item in engine.changes()] == ["PUT"]
+
+
+def test_addresses_are_open_that_no_closed_network_holds() -> None:
+    assert still_open(["10.0.0.0/8", "192.0.2.1"], ["10.1.1.1", "192.0.2.1", "192.0.2.2"]) == [
+        "192.0.2.2"
+    ]

@@ -7,7 +7,13 @@ from typing import Any
 import pytest
 
 from epic_runner.errors import HostsSilent, OperationFailed, PortsTaken
-from epic_runner.events import Step, Translator
+from epic_runner.events import (
+    GATEWAY_PHASES,
+    NETWORK_PHASE,
+    READY_PHASE,
+    Step,
+    Translator,
+)
 
 
 class Play:
@@ -175,3 +181,25 @@ def test_a_network_without_a_leader_is_the_silent_host_s_fault(play: Play) -> No
     failure = play.translator.failure()
     assert isinstance(failure, HostsSilent)
     assert failure.message == "Create nodes: host h3: No route to host"
+
+
+@pytest.mark.parametrize("phase", sorted(GATEWAY_PHASES))
+def test_a_gateway_that_is_away_is_told_and_fails_nothing(play: Play, phase: str) -> None:
+    play.begins(phase)
+    play.happens("runner_on_unreachable", host="h1", res={"msg": "No route to host"})
+    assert play.translator.failure() is None
+    assert (play.translator.saw_events, play.translator.silent) == (True, {})
+    told = play.steps[-1]
+    assert (told.phase, told.node, told.failed) == (phase, "h1", False)
+    assert "epic-run gateway up" in told.message
+    # The same host is missed where a cluster needs it.
+    play.begins("Destroy the cluster")
+    play.happens("runner_on_unreachable", host="h1", res={"msg": "No route to host"})
+    assert isinstance(play.translator.failure(), HostsSilent)
+
+
+def test_a_manager_that_is_away_keeps_no_services_from_being_waited_for(play: Play) -> None:
+    play.begins(NETWORK_PHASE)
+    play.happens("runner_on_unreachable", host="h1", res={"msg": "No route to host"})
+    play.begins(READY_PHASE)
+    assert not play.translator.waits_in_vain

@@ -14,11 +14,14 @@ from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
-from life_samples import NOTEBOOK, PAGE, host, record, spec, tenant
+from life_samples import NOTEBOOK, PAGE, document, host, record, spec, tenant
 
-from epic_runner.errors import InputError
+from epic_runner import hosting
+from epic_runner.errors import InputError, NotFound
 from epic_runner.gateway import certificates, lifecycle, paths, sessions, site
+from epic_runner.hosts import Host
 from epic_runner.inventory import cluster_inventory
+from epic_runner.lifecycle import Context
 from epic_runner.status import Place, endpoints, probe_all
 from epic_runner.store import Store
 
@@ -233,7 +236,75 @@ def test_what_is_not_given_stays_as_it_was() -> None:
     assert (same.port, same.public_name, same.has_own_authority) == (9000, "gw.test", False)
     assert lifecycle.wanted({"local": host()}, has_own_authority=True).has_own_authority
     assert lifecycle.wanted({"local": host()}, address="192.0.2.1").public_name == "192.0.2.1"
-    site.forget()
+    site.forget(GATEWAY)
     assert site.load() is None
     with pytest.raises(InputError, match="has no gateway"):
         site.load_or_refuse()
+
+
+HOSTS = {
+    name: Host(name, 4, 2**33, draining=name == "h1", variables={"ansible_host": address})
+    for name, address in (("h1", "192.0.2.11"), ("h2", "192.0.2.12"))
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"), [("gw.test", "gw.test"), ("192.0.2.11", "192.0.2.12"), ("h1", "192.0.2.12")]
+)
+def test_a_gateway_moves_with_all_but_what_told_of_its_host(name: str, kept: str) -> None:
+    old = replace(GATEWAY, host="h1", address="192.0.2.11", port=9000, public_name=name)
+    site.keep(replace(old, has_own_authority=False))
+    with pytest.raises(InputError, match="The gateway is on host h1"):
+        lifecycle.wanted(HOSTS, host="h2")
+    site.forget(replace(old, has_own_authority=False))
+    made = lifecycle.wanted(HOSTS, host="h2")
+    assert (made.name, made.host, made.port, made.public_name) == ("gw", "h2", 9000, kept)
+    assert (made.address, made.has_own_authority) == (site.ANY_ADDRESS, False)
+
+
+def test_a_gateway_that_is_lost_is_forgotten_without_its_host(tmp_path: Path) -> None:
+    store = Store(f"sqlite:///{tmp_path / 'store.db'}")
+    with store.transaction() as transaction:
+        transaction.apply_tenant(document())
+        transaction.add_cluster(spec(), "ada", record(spec(), "master-1").nodes)
+    gateway = replace(GATEWAY, host="gone")
+    site.keep(gateway)
+    context = Context(store, HOSTS)
+    with pytest.raises(NotFound) as refused:
+        lifecycle.down(context, gateway)
+    assert "epic-run gateway down --lost" in (refused.value.hint or "")
+    assert lifecycle.down(context, gateway, lost=True) == ["work/lab"]
+    assert site.load() is None
+    # The next one is on the first host that takes nodes, unless people name one.
+    made = lifecycle.wanted(HOSTS)
+    assert (made.host, made.name, made.public_name) == ("h2", "gw", "gw.test")
+    site.keep(made)
+    assert site.before() is None
+
+
+def test_the_host_of_the_gateway_is_neither_drained_nor_removed(tmp_path: Path) -> None:
+    site.keep(replace(GATEWAY, host="h2"))
+    context = Context(Store(f"sqlite:///{tmp_path / 'store.db'}"), HOSTS)
+    for refused in (hosting.drain, hosting.remove):
+        with pytest.raises(InputError, match="Host h2 has the gateway") as told:
+            refused(context, "h2")
+        assert "epic-run gateway up --host OTHER" in (told.value.hint or "")
+    assert not hosting.states(context)[1].host.draining
+
+
+def test_routes_are_out_of_date_where_nodes_came_or_went_or_a_network_is_missing() -> None:
+    cluster = record(spec(endpoints=(PAGE,)), "master-1", "worker-1", "worker-2")
+    led_to = {route["path"] for route in paths.routes(cluster.spec, cluster.nodes, "ada")}
+    others = {"/work/labor/master-1/ssh"}
+    joined = {"epic_work"}
+    assert not lifecycle.is_out_of_date(cluster, "epic_work", led_to | others, joined)
+    assert lifecycle.is_out_of_date(cluster, "epic_work", led_to, set())
+    assert lifecycle.is_out_of_date(cluster, "epic_work", others, joined)
+    leaving = replace(cluster, leaving=frozenset({"worker-2"}))
+    assert lifecycle.is_out_of_date(leaving, "epic_work", led_to, joined)
+
+
+@pytest.mark.parametrize("name", ["firewall", "registry"])
+def test_a_gateway_has_no_name_by_which_it_would_be_another_container(name: str) -> None:
+    with pytest.raises(InputError, match=f"epic-{name} is another container"):
+        lifecycle.wanted({"local": host()}, name=name)

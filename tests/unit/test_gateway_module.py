@@ -22,6 +22,9 @@ class Engine:
 
     def __init__(self, *networks: str, **files: str) -> None:
         self.files = {name.replace("_", "."): text for name, text in files.items()}
+        self.held = dict(self.files)
+        self.fails = False
+        self.has_volume = True
         self.networks = {"epic-gw", *networks}
         self.asked: list[str] = []
         self.found: dict[str, Any] | None = {
@@ -33,6 +36,8 @@ class Engine:
                 missing_ok: bool = False) -> Any:  # fmt: skip
         del missing_ok
         if method == "GET":
+            # What an engine says in a swarm that an older one leads.
+            assert not url.startswith("/volumes/"), "rpc error: unknown method ListVolumes"
             return self.found
         self.asked.append(f"{method} {url}")
         if method == "PUT":
@@ -45,6 +50,10 @@ class Engine:
                     self.files[member.name] = content.read().decode()
         return None
 
+    def labelled(self, kind: str, labels: dict[str, str]) -> list[dict[str, Any]]:
+        assert labels == {"epic.gateway": "gw"}
+        return [{"Name": "epic-gw"}] if kind == "volumes" and self.has_volume else []
+
     def read_file(self, container: str, path: str) -> bytes | None:
         del container
         text = self.files.get(path.rpartition("/")[2])
@@ -53,7 +62,15 @@ class Engine:
     def execute(self, container: str, command: list[str], **options: Any) -> tuple[int, str, str]:
         del container, options
         self.asked.append(command[0])
-        return 0, "", ""
+        if self.fails:
+            return 1, "", "no socket"
+        changed = {name: int(self.held.get(name) != text) for name, text in self.files.items()}
+        self.held = dict(self.files)
+        return 0, json.dumps({name: {"changed": count} for name, count in changed.items()}), ""
+
+    @staticmethod
+    def absence() -> dict[str, Any]:
+        return {}
 
 
 def run(
@@ -77,7 +94,21 @@ def test_a_clusters_routes_replace_its_own_and_no_others(monkeypatch) -> None:
     assert "secret" not in json.dumps(result)
     engine.asked.clear()
     again = run(engine, monkeypatch, state="routed", routes=routes, token="secret", **LAB)
-    assert (again["changed"], engine.asked) == (False, [])
+    assert (again["changed"], engine.asked) == (False, ["/usr/local/sbin/epic-gateway-sync"])
+
+
+def test_a_gateway_that_did_not_take_its_routes_is_told_them_by_the_next_run(monkeypatch) -> None:
+    engine = Engine("epic.work", routes_map=OTHERS)
+    engine.fails = True
+    routed = {"state": "routed", "routes": {"work/lab/n-1/x": "c|1|strip|*"}, **LAB}
+    assert "no socket" in run(engine, monkeypatch, **routed)["msg"]
+    # The file is as wanted by now.
+    assert "work/lab/n-1/x" in engine.files["routes.map"]
+    assert "work/lab/n-1/x" not in engine.held["routes.map"]
+    engine.fails = False
+    assert run(engine, monkeypatch, **routed)["changed"]
+    assert engine.held == engine.files
+    assert not run(engine, monkeypatch, **routed)["changed"]
 
 
 def test_the_gateway_joins_a_network_it_is_not_in(monkeypatch) -> None:
@@ -119,3 +150,16 @@ def test_routes_become_entries_of_the_map() -> None:
         ]
     )
     assert made == {"work/lab/master-1/jupyter": "c|8888|keep|ada", "a/b/c/d": "c|8888|strip|*"}
+
+
+def test_a_volume_is_looked_for_among_those_that_are_there(monkeypatch) -> None:
+    engine = Engine()
+    run(engine, monkeypatch, state="absent")
+    assert "DELETE /volumes/epic-gw" in engine.asked
+    engine.asked.clear()
+    engine.has_volume = False
+    run(engine, monkeypatch, state="absent")
+    assert [item for item in engine.asked if "volumes" in item] == []
+    made = gateway.Converger({"socket": "", "name": "gw"}, check=False)
+    made.make({})
+    assert "POST /volumes/create" in engine.asked

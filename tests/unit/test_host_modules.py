@@ -360,6 +360,16 @@ def test_hosts_reach_one_another_by_the_address_between_them() -> None:
     assert filters.peer_addresses("abc", hostvars, "c") == ["a", "192.0.2.2"]
 
 
+def test_hosts_have_the_addresses_that_they_tell_and_those_by_which_they_are_reached() -> None:
+    hostvars = {
+        "a": {"ansible_host": "a.test", "host_check": {"unreachable": True}},
+        "b": {"ansible_host": "192.0.2.2", "epic_address": "198.51.100.2",
+              "host_check": {"epic_facts": {"addresses": ["172.17.0.1", "192.0.2.2"]}}},
+        "c": {},
+    }  # fmt: skip
+    assert filters.host_addresses("abc", hostvars) == ["172.17.0.1", "192.0.2.2", "198.51.100.2"]
+
+
 # -- facts -----------------------------------------------------------------------------------------
 
 ROUTES = """\

@@ -9,12 +9,14 @@ import pytest
 
 from epic_runner import host_inventory, hosting, ssh
 from epic_runner.errors import DockerUnavailable, EpicError, InputError
+from epic_runner.events import Translator
 from epic_runner.everywhere import ask_all, ask_any
 from epic_runner.host_inventory import Entry, entries, inventory_path, read_inventory
 from epic_runner.hosting import Finding, disk_keeping
 from epic_runner.hosts import Host
-from epic_runner.site import arrange, chosen, is_spread
-from epic_runner.store import HostRecord
+from epic_runner.lifecycle import Context
+from epic_runner.site import arrange, chosen, is_spread, site_hosts
+from epic_runner.store import HostRecord, Store
 
 INVENTORY = """\
 docker_hosts:
@@ -232,3 +234,59 @@ def test_hosts_of_different_packet_sizes_and_silent_ones_are_found() -> None:
     said = {"h1": FINE, "h2": {**FINE, "mtu": 1400}}
     found = findings(said, {"h3": "No route to host"}, (99.0, 101.0))
     assert [(item.host, bool(item.mend)) for item in found] == [("h3", True), ("h1", False)]
+
+
+ADDRESSED = {
+    "h1": {**FINE, "addresses": ["192.0.2.1"], "closed": ["192.0.2.0/30", "10.112.0.0/12"]},
+    "h2": {**FINE, "addresses": ["192.0.2.2", "192.0.2.77"], "closed": None},
+}
+
+
+def test_a_firewall_that_does_not_close_an_address_of_a_host_is_found() -> None:
+    found = [item for item in findings(ADDRESSED, {}, (99.0, 101.0)) if item.check == "egress"]
+    assert [(item.host, item.what) for item in found] == [
+        ("h1", "Its firewall does not close 192.0.2.77 of the hosts to tenants.")
+    ]
+    closed = {**ADDRESSED, "h1": {**ADDRESSED["h1"], "closed": ["192.0.2.0/24"]}}
+    assert not [item for item in findings(closed, {}, (99.0, 101.0)) if item.check == "egress"]
+
+
+def test_firewalls_are_told_that_lack_an_address_or_that_were_not_asked_since_it_is_there() -> None:
+    hosts, addresses = ["h1", "h2", "h3"], ["192.0.2.1", "192.0.2.2", "192.0.2.77"]
+    # On h2 nobody has rules.
+    assert hosting.to_close(hosts, ADDRESSED, addresses, are_new=False) == ["h1"]
+    assert hosting.to_close(hosts, ADDRESSED, addresses, are_new=True) == ["h1", "h3"]
+    assert hosting.to_close(hosts, ADDRESSED, addresses[:2], are_new=False) == []
+
+
+def test_a_check_that_finds_an_address_has_it_closed_on_all_hosts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "hosts.yml").write_text(INVENTORY)
+    monkeypatch.setenv("EPIC_INVENTORY", str(tmp_path / "hosts.yml"))
+    store = Store(f"sqlite:///{tmp_path}/store.db")
+    told: list[tuple[str, Any, list[str]]] = []
+
+    def play(verb: str, inventory: Any, directory: Path, *, limit: Any, **_: Any) -> Translator:
+        del directory
+        told.append((verb, inventory["all"]["vars"], [*limit]))
+        heard = Translator(lambda _: None)
+        if verb == "host-check":
+            heard.facts = {"h2": {**FINE, "addresses": ["192.0.2.77"], "closed": ["192.0.2.1"]}}
+        return heard
+
+    monkeypatch.setattr(hosting, "run_playbook", play)
+    for expected in (["h1", "h2", "h3"], None):
+        told.clear()
+        hosting.check(Context(store, site_hosts(store)), ["h2"])
+        closing = [item for item in told if item[0] == "host-close"]
+        if expected:
+            addresses = {"host_close_addresses": ["192.0.2.1", "192.0.2.77"]}
+            [(verb, given, hosts)] = closing
+            assert (verb, given, sorted(hosts)) == ("host-close", addresses, expected)
+        else:
+            # It is known by now; only a firewall that lacks it is told again.
+            assert [hosts for _, _, hosts in closing] == [["h2"]]
+    with store.read() as transaction:
+        assert "192.0.2.77" in transaction.hosts()["h2"].facts["closed"]
+    store.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import http.server
 import io
@@ -11,6 +12,7 @@ import socketserver
 import struct
 import tarfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +153,24 @@ def test_only_a_node_whose_flavor_has_a_disk_is_watched(engine: Engine) -> None:
     assert check(disk_bytes=0) is None
     assert check(disk_bytes=2**30)["Test"][-1] == "1073741824"
     assert check(disk_bytes=2**30)["Interval"] == 60 * 10**9
+
+
+@pytest.mark.parametrize(
+    ("values", "resolvers"),
+    [
+        ({"egress": {"network": "epic.work", "image": "f:1", "allow": [], "closed": []}}, 1),
+        ({"network": {"name": "epic_work", "spans": True}}, 1),
+        ({"egress": {"network": "epic.work", "image": "f:1", "allow": [{"to": "git", "port": 0}],
+                     "closed": []}}, 0),
+        # An ordinary bridge of Docker's, without a firewall.
+        ({}, 0),
+    ],
+)  # fmt: skip
+def test_names_are_asked_of_nobody_outside_where_nothing_is_open(
+    values: dict[str, Any], resolvers: int
+) -> None:
+    made = nodes.Converger(params(**values), check=True).container_spec(NODE)
+    assert made["HostConfig"].get("Dns", []) == ["127.0.0.1"][:resolvers]
 
 
 def test_a_mended_node_remembers_its_files_only_after_its_restart(engine: Engine) -> None:
@@ -358,6 +378,31 @@ def test_a_lock_holds_up_its_own_name_alone() -> None:
         pass
     with utility.hold(mine, shared), utility.hold(mine, shared):
         pass
+
+
+@pytest.mark.parametrize("tenant", ["firewall", "images", "registry", "gateway"])
+def test_a_tenant_of_any_name_has_locks_of_its_own(tenant: str) -> None:
+    """While a tenant's lock is held, the firewall's is asked for."""
+    own = {utility.tenant_lock(tenant, *names) for names in ((), ("",), ("lab",))}
+    assert len(own) == 3
+    assert not own & {"firewall", "images", "registry", "gateway.lab"}
+
+
+def test_the_nodes_of_a_tenant_named_like_the_firewall_are_made(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+
+    @contextlib.contextmanager
+    def noting(name: str, _how: int) -> Iterator[None]:
+        seen.append(name)
+        yield
+
+    monkeypatch.setattr(nodes, "hold", noting)
+    assert outcome(engine, tenant="firewall") == "created"
+    nodes.run(params(tenant="firewall", state="absent", nodes=None), check_mode=False)
+    assert len(set(seen)) == 3
+    assert all(name.startswith("tenant.firewall") for name in seen)
 
 
 def test_an_archive_holds_contents_modes_and_owners() -> None:

@@ -264,7 +264,9 @@ def test_a_member_who_joined_later_keeps_the_role(engine: Engine, store: Store) 
 def test_strays_are_what_carries_the_labels_and_is_not_known(engine: Engine) -> None:
     engine.add("master-1")
     engine.add("worker-7")
-    assert [item.short_name for item in strays(HOSTS, record(spec(), "master-1"))] == ["worker-7"]
+    found = strays(HOSTS, record(spec(), "master-1"))
+    assert [item.short_name for item in found.nodes] == ["worker-7"]
+    assert found.hosts == set(HOSTS)
 
 
 def test_remains_are_found_by_volumes_alone(engine: Engine) -> None:

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from life_samples import host, node, record, spec
 
 from epic_runner import docker_api
+from epic_runner.cli.show import next_step
+from epic_runner.errors import DockerUnavailable
+from epic_runner.gateway import site
 from epic_runner.hosts import Host
 from epic_runner.spec.models import AppProbe
 from epic_runner.status import (
+    ClusterStatus,
     NodeStatus,
     Place,
+    cluster_status,
     disk_warnings,
     evaluate,
     health,
@@ -146,3 +152,37 @@ def test_a_node_over_its_disk_makes_a_cluster_yellow_and_is_told_with_figures(
     assert health(nodes, "running", ()) == ("yellow", f"worker-1 {told}")
     # What does not work at all comes first.
     assert health([replace(nodes[0], state="error"), *nodes[1:]], "running", ())[0] == "red"
+
+
+def test_a_gateway_whose_host_is_silent_makes_what_runs_yellow_and_is_told_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("EPIC_HOME", str(tmp_path))
+    site.keep(site.Gateway("gw", "far", site.ANY_ADDRESS, 8443, "gw.test", has_own_authority=True))
+    cluster = record(spec(0), "master-1")
+    silent = {"far"}
+
+    def silent_where(host: Host) -> None:
+        if host.name in silent:
+            raise DockerUnavailable(f"Docker on host {host.name} does not answer")
+
+    def containers(host: Host, _labels: Any) -> list[dict[str, Any]]:
+        silent_where(host)
+        return [{**UP, "Names": [f"/{cluster.nodes[0].container}"], "Ports": []}]
+
+    monkeypatch.setattr(docker_api, "containers", containers)
+    monkeypatch.setattr(docker_api, "read_file", lambda of, *_: silent_where(of))
+    hosts = {name: host(name) for name in ("local", "far")}
+
+    def seen() -> ClusterStatus:
+        return cluster_status(cluster, hosts, {}, None)
+
+    away = seen()
+    assert (away.health, away.nodes[0].state) == ("yellow", "ready")
+    assert away.reason == "the gateway is away: Docker on host far does not answer"
+    assert next_step(away) == "epic-run gateway status tells what to do."
+    # A host that has nodes as well is told with them.
+    cluster = replace(cluster, nodes=(replace(cluster.nodes[0], host="far"),))
+    assert "gateway" not in seen().reason
+    silent.clear()
+    assert seen().health == "green"
