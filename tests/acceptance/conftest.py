@@ -22,16 +22,17 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 # A job on a machine that others use as well may take minutes.
 JOB_SECONDS = 840
 
-# Groups of tests of more than two minutes, by `scripts/test acceptance -- --durations=0`.
+# Groups of tests of a minute and a half or more, by `scripts/test acceptance -- --durations=0`.
 LONGEST_FIRST = (
     "lab",
-    "test_schedules",
     "test_gateway",
     "test_lifetime",
+    "test_schedules",
+    "test_life_killed",
+    "test_life",
+    "test_work",
     "test_pipeline",
     "test_connections",
-    "test_life_races",
-    "test_host_content",
 )
 
 
