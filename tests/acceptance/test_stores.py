@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,33 +23,16 @@ pytestmark = pytest.mark.docker
 
 BOTH = ["master-1", "worker-1"]
 RACING = 100
+WINNING = 10
 
 
-@dataclass(frozen=True)
-class Race:
-    """A site, and how many of a hundred launches its quota holds."""
-
-    site: Site
-    winning: int
-
-
-# Ten clusters of their own take minutes on two cores; that ten of a hundred get their places is
-# tested on both databases in tests/unit/test_race.py as well.
-@pytest.fixture(
-    params=[
-        ("sqlite", 4),
-        pytest.param(("sqlite", 10), marks=pytest.mark.faults),
-        pytest.param(("postgresql", 10), marks=pytest.mark.faults),
-    ],
-    ids=lambda param: f"{param[0]}-{param[1]}",
-)
-def race(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Race]:
-    database, winning = request.param
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.faults)])
+def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
     with life_support.site(tmp_path) as made:
-        if database == "postgresql":
+        if request.param == "postgresql":
             server = request.getfixturevalue("postgresql")
             made.variables["EPIC_DATABASE_URL"] = server.new_database()
-        yield Race(made, winning)
+        yield made
 
 
 @pytest.fixture
@@ -76,29 +58,28 @@ def opened(site: Site) -> Store:
     return Store(url.replace("postgresql://", "postgresql+psycopg://"))
 
 
-def test_of_a_hundred_launches_at_once_exactly_as_many_win_as_the_quota_holds(race: Race) -> None:
+def test_of_a_hundred_launches_at_once_exactly_as_many_win_as_the_quota_holds(site: Site) -> None:
     """A hundred real processes launch clusters of one tenant, at the same moment.
 
     Real are the processes, all that `epic-run launch` does from its arguments on, the database,
-    and the clusters of those that win: a master and a worker each, launched side by side on
+    and the clusters of the ten that win: a master and a worker each, launched side by side on
     Docker until Spark is ready, and destroyed. `at_once.py` tells what differs: Python is started
     once for all, Ansible not ahead of need, and the machine's own capacity does not count.
     """
-    site, winning = race.site, race.winning
-    site.quota = {"clusters": winning, "nodes": 2 * winning}
+    site.quota = {"clusters": WINNING, "nodes": 2 * WINNING}
     template = site.template()
     assert site.json("tenant", "list") == []  # makes the tables
     names = [f"race-{number}" for number in range(RACING)]
     ended = at_once(site, [["launch", template, "--name", name] for name in names])
 
     outputs = "\n".join(item["output"] for item in ended if item["code"] not in (0, 2))
-    assert Counter(item["code"] for item in ended) == {0: winning, 2: RACING - winning}, outputs
+    assert Counter(item["code"] for item in ended) == {0: WINNING, 2: RACING - WINNING}, outputs
     won = sorted(name for name, item in zip(names, ended, strict=True) if item["code"] == 0)
     for item in ended:
         assert "Traceback" not in item["output"]
         if item["code"]:
             assert f"The quota of tenant {site.tenant} does not hold this" in item["output"]
-            assert f"clusters: {winning + 1} of {winning}" in item["output"]
+            assert f"clusters: {WINNING + 1} of {WINNING}" in item["output"]
 
     # Those that were refused are in nothing: not in the store, not in a folder, not on Docker.
     store = opened(site)
@@ -111,15 +92,15 @@ def test_of_a_hundred_launches_at_once_exactly_as_many_win_as_the_quota_holds(ra
     assert site.operations() == {item.id for item in operations}
     secrets = (site.home / "secrets" / site.tenant).iterdir()
     assert sorted(path.stem for path in secrets) == won
-    assert len(site.labelled("container")) == 2 * winning
+    assert len(site.labelled("container")) == 2 * WINNING
     ports = [port for cluster in clusters for node in cluster.nodes for port in node.ports.values()]
-    assert len(ports) == len(set(ports)) == winning
-    assert site.json("tenant", "show", site.tenant)["usage"]["clusters"] == winning
+    assert len(ports) == len(set(ports)) == WINNING
+    assert site.json("tenant", "show", site.tenant)["usage"]["clusters"] == WINNING
     for name in (won[0], won[-1]):
         assert site.status(name)["health"] == "green"
 
     gone = at_once(site, [["destroy", name, "--yes"] for name in won])
-    assert [item["code"] for item in gone] == [0] * winning, gone
+    assert [item["code"] for item in gone] == [0] * WINNING, gone
     site.has_nothing()
     usage = site.json("tenant", "show", site.tenant)["usage"]
     assert (usage["clusters"], usage["nodes"]) == (0, 0)

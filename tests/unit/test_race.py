@@ -1,4 +1,4 @@
-"""A hundred launches at once against a quota for ten, on both databases; no node is made."""
+"""A hundred launches at once against a quota for ten, on both databases, without a node."""
 
 from __future__ import annotations
 
