@@ -114,5 +114,5 @@ def test_whoever_is_told_to_end_cleans_up_undisturbed(name: str) -> None:
 
 def test_a_signal_that_does_not_wake_who_waits_is_seen_in_a_moment() -> None:
     """As one that comes just before the wait."""
-    tell = "signal.pthread_kill(threading.get_ident(), signal.SIGINT)"
+    tell = "signal.pthread_kill(threading.get_ident(), signal.SIGTERM)"
     assert told_to_end(tell) == "cleaned up -15\n"
