@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from epic_runner.cluster import ClusterSpec, Endpoint, Node, RoleSpec, Size
 from epic_runner.hosts import Host
-from epic_runner.store import ClusterRecord, TenantRecord
+from epic_runner.lifecycle import Context
+from epic_runner.store import ClusterRecord, Store, TenantRecord
 
 GIB = 2**30
 SMALL = Size(1, GIB)
@@ -68,3 +71,16 @@ def document(name: str = "work", quota: Mapping[str, Any] | None = None) -> dict
 
 def tenant(quota: Mapping[str, Any] | None = None) -> TenantRecord:
     return TenantRecord("work", document(quota=quota), {"ada": 20000, "bob": 20001})
+
+
+@contextmanager
+def known(folder: Path, of: ClusterSpec, *short_names: str) -> Iterator[Context]:
+    """Give a store that knows the tenant, and a cluster of it with these nodes on this host."""
+    store = Store(f"sqlite:///{folder}/store.db")
+    with store.transaction() as transaction:
+        transaction.apply_tenant(tenant().document)
+        transaction.add_cluster(of, "ada", [node(of, name) for name in short_names])
+    try:
+        yield Context(store, {"local": host()})
+    finally:
+        store.close()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from life_samples import host, node, record, spec, tenant
@@ -374,6 +375,11 @@ def test_a_play_that_waits_sees_the_end_of_a_script_however_much_it_prints() -> 
     (command,) = commands(wait=True)
     assert "--wait" in command["command"]
     assert "--wait" not in commands()[0]["command"]
+
+
+def test_a_node_keeps_as_much_whether_a_play_or_an_engine_starts_the_script() -> None:
+    defaults = yaml.safe_load((ROOT / "roles/action/defaults/main.yml").read_text("utf-8"))
+    assert defaults["action_keep"] == starting.JOBS_KEPT
 
 
 def test_a_script_learns_of_its_cluster_the_same_from_a_play_and_without_one() -> None:

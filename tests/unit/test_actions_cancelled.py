@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from life_samples import host, node, spec, tenant
+from life_samples import known, node, spec
 
 from epic_runner import following, tracking
 from epic_runner.actions import drive, starting
@@ -16,7 +16,7 @@ from epic_runner.cluster import Node
 from epic_runner.errors import DockerUnavailable, InputError, NotFound
 from epic_runner.following import Ended
 from epic_runner.lifecycle import Context
-from epic_runner.store import ActionRecord, NodeOutcome, Store
+from epic_runner.store import ActionRecord, NodeOutcome
 
 LAB = spec(workers=2)
 NAMES = ["master-1", "worker-1", "worker-2"]
@@ -26,12 +26,8 @@ DONE = starting.Start(0, b"", b"\0done 0 0 0\n")
 
 @pytest.fixture
 def context(tmp_path: Path) -> Iterator[Context]:
-    store = Store(f"sqlite:///{tmp_path}/store.db")
-    with store.transaction() as transaction:
-        transaction.apply_tenant(tenant().document)
-        transaction.add_cluster(LAB, "ada", [node(LAB, name) for name in NAMES])
-    yield Context(store, {"local": host()})
-    store.close()
+    with known(tmp_path, LAB, *NAMES) as made:
+        yield made
 
 
 class Nodes:

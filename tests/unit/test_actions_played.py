@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from life_samples import host, node, spec, tenant
+from life_samples import known, spec, tenant
 
 from epic_runner.actions import drive, playing
 from epic_runner.actions.request import ActionRequest
 from epic_runner.errors import InputError
 from epic_runner.lifecycle import Context, acting_user
-from epic_runner.store import ActionRecord, Store
+from epic_runner.store import ActionRecord
 
 LAB = spec(workers=2)
 NAMES = ["master-1", "worker-1", "worker-2"]
@@ -26,12 +26,8 @@ def counts(**values: int) -> dict[str, int]:
 
 @pytest.fixture
 def context(tmp_path: Path) -> Iterator[Context]:
-    store = Store(f"sqlite:///{tmp_path}/store.db")
-    with store.transaction() as transaction:
-        transaction.apply_tenant(tenant().document)
-        transaction.add_cluster(LAB, "ada", [node(LAB, name) for name in NAMES])
-    yield Context(store, {"local": host()})
-    store.close()
+    with known(tmp_path, LAB, *NAMES) as made:
+        yield made
 
 
 @pytest.fixture

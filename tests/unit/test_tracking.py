@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from life_samples import host, node, spec, tenant
+from life_samples import known, spec
 
 from epic_runner import docker_exec, following, spark_apps, tracking
 from epic_runner.errors import DockerUnavailable, EpicError, InputError, NotFound, OperationFailed
 from epic_runner.following import Ended
 from epic_runner.lifecycle import Context
-from epic_runner.store import JobRecord, Store
+from epic_runner.store import JobRecord
 
 LAB = spec()
 KEY = "20250301-101500-0a1b2c3d"
@@ -21,12 +21,8 @@ KEY = "20250301-101500-0a1b2c3d"
 
 @pytest.fixture
 def context(tmp_path: Path) -> Iterator[Context]:
-    store = Store(f"sqlite:///{tmp_path}/store.db")
-    with store.transaction() as transaction:
-        transaction.apply_tenant(tenant().document)
-        transaction.add_cluster(LAB, "ada", [node(LAB, "master-1"), node(LAB, "worker-1")])
-    yield Context(store, {"local": host()})
-    store.close()
+    with known(tmp_path, LAB, "master-1", "worker-1") as made:
+        yield made
 
 
 def added(context: Context, **values: Any) -> JobRecord:
