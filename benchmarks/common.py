@@ -17,7 +17,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-IMAGE = "epic/spark:3.5.9-r6"
+from epic_runner.catalog import load_catalog
+from epic_runner.resources import content_root
+
+CATALOG = load_catalog(content_root() / "images")
+IMAGE = CATALOG.apps["spark"].reference
 EPIC_RUN = str(Path(sys.executable).parent / "epic-run")
 LIMIT_SECONDS = 300
 LABEL = "epic.benchmark=true"

@@ -19,11 +19,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from common import median, own_home, parser, report, run
+from common import CATALOG, median, own_home, parser, report, run
 from laboratory import ROOT, Hosts
 
 IMAGE = "epic/benchmark:1-r1"
-REGISTRY_IMAGE = "epic/registry:2.8-r3"
+REGISTRY_IMAGE = CATALOG.apps["registry"].reference
 REGISTRY = "epic-registry-benchmark"
 LAYERS = 6
 CHANGE_MB = 5
