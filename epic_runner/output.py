@@ -40,6 +40,11 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     )
 
 
+def counted(count: int, what: str) -> str:
+    """Return a number of things for people: `1 node`, `3 nodes`, `0 hosts`."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
 def bytes_text(count: int) -> str:
     """Return a count of bytes for people: `512m`, `4g`, `1.5t` (binary multiples)."""
     if count == 0:

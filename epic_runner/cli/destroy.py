@@ -10,7 +10,7 @@ from epic_runner import lifecycle
 from epic_runner.cli.common import acting, tenant_option
 from epic_runner.cli.show import result
 from epic_runner.inventory import storage_name
-from epic_runner.output import emit, output_option
+from epic_runner.output import counted, emit, output_option
 from epic_runner.site import site_hosts
 from epic_runner.store import Store
 
@@ -34,8 +34,8 @@ def destroy(cluster: str, *, yes: bool, tenant: str | None, output: str) -> None
         store = Store()
         record = lifecycle.doomed(lifecycle.Context(store, site_hosts(store)), cluster, tenant)
         click.confirm(
-            f"Destroy {record.tenant}/{record.name} with its {len(record.nodes)} nodes and all "
-            "that is in their homes?",
+            f"Destroy {record.tenant}/{record.name} with its "
+            f"{counted(len(record.nodes), 'node')} and all that is in their homes?",
             abort=True,
         )
     with acting(output) as context:

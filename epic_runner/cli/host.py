@@ -12,7 +12,7 @@ from epic_runner import hosting
 from epic_runner.cli.common import acting
 from epic_runner.gateway import site
 from epic_runner.hosting import Finding, HostState
-from epic_runner.output import bytes_text, emit, output_option, table
+from epic_runner.output import bytes_text, counted, emit, output_option, table
 
 
 @click.group()
@@ -43,7 +43,7 @@ def prepare(output: str) -> None:
     with acting(output) as context:
         found = hosting.prepare(context)
         states = hosting.states(context)
-    _tell(found, f"{len(states)} hosts are ready.", output)
+    _tell(found, f"Ready: {counted(len(states), 'host')}.", output)
 
 
 @host.command()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from epic_runner.cli.reading import read_template
-from epic_runner.output import emit, output_option, shortened, table
+from epic_runner.output import counted, emit, output_option, shortened, table
 from epic_runner.plan import Plan, make_plan
 from epic_runner.site import site_hosts
 from epic_runner.store import Store
@@ -57,5 +57,6 @@ def _print(made: Plan) -> None:
         click.echo(f"\nImage {image} is not on the host yet: epic-run image build")
     changes = sum(node["action"] != "keep" for node in made.nodes)
     runs = sum(bool(item["nodes"]) for item in made.actions)
-    todo = [f"{changes} nodes to change"] * bool(changes) + [f"{runs} actions to run"] * bool(runs)
+    todo = [f"{counted(changes, 'node')} to change"] * bool(changes)
+    todo += [f"{counted(runs, 'action')} to run"] * bool(runs)
     click.echo(f"\n{', '.join(todo)}." if todo else "\nNothing to do.")

@@ -7,7 +7,7 @@ import click
 from epic_runner import lifecycle
 from epic_runner.cli.common import acting
 from epic_runner.cli.show import result
-from epic_runner.output import emit
+from epic_runner.output import counted, emit
 
 
 def resized(cluster: str, role: str, by: int, tenant: str | None, output: str) -> None:
@@ -17,6 +17,6 @@ def resized(cluster: str, role: str, by: int, tenant: str | None, output: str) -
     count = record.spec.role(role).count
     emit(
         result(record, "expand" if by > 0 else "shrink"),
-        lambda: click.echo(f"{cluster} has {count} {role} nodes."),
+        lambda: click.echo(f"{cluster} has {counted(count, f'{role} node')}."),
         output,
     )

@@ -12,7 +12,7 @@ import click
 from epic_runner.catalog import load_catalog
 from epic_runner.cluster import ClusterSpec
 from epic_runner.errors import EpicError, InputErrors
-from epic_runner.output import bytes_text, emit, output_option, table
+from epic_runner.output import bytes_text, counted, emit, output_option, table
 from epic_runner.resources import content_root, home
 from epic_runner.spec.load import Documents, load_documents
 from epic_runner.spec.models import Flavor, Tenant
@@ -126,10 +126,16 @@ def _figures(cluster: ClusterSpec | None) -> dict[str, Any]:
 
 def _print(summary: Mapping[str, Any]) -> None:
     rows = [
-        ("Flavor", item["name"], f"{item['cores']} cores, {bytes_text(item['memory_bytes'])}")
+        (
+            "Flavor",
+            item["name"],
+            f"{counted(item['cores'], 'core')}, {bytes_text(item['memory_bytes'])}",
+        )
         for item in summary["flavors"]
     ]
-    rows += [("Tenant", item["name"], f"{item['members']} members") for item in summary["tenants"]]
+    rows += [
+        ("Tenant", item["name"], counted(item["members"], "member")) for item in summary["tenants"]
+    ]
     rows += [("Template", item["name"], _template_text(item)) for item in summary["templates"]]
     rows += [("Job", item["name"], _job_text(item)) for item in summary["jobs"]]
     rows += [("App", item["name"], item["image"]) for item in summary["apps"]]
@@ -141,7 +147,7 @@ def _template_text(item: Mapping[str, Any]) -> str:
     if "nodes" not in item:
         return f"{item['app']}, with flavors that are not known here"
     return (
-        f"{item['app']}, {item['nodes']} nodes, {item['cores']} cores, "
+        f"{item['app']}, {counted(item['nodes'], 'node')}, {counted(item['cores'], 'core')}, "
         f"{bytes_text(item['memory_bytes'])} of memory"
     )
 

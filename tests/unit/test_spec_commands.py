@@ -36,8 +36,8 @@ def test_files_that_are_right_are_summed_up(lab: Path) -> None:
     assert result.exit_code == 0
     assert result.output == (
         "KIND      NAME       WHAT IT IS\n"
-        "Flavor    tiny       1 cores, 512m\n"
-        "Tenant    analytics  1 members\n"
+        "Flavor    tiny       1 core, 512m\n"
+        "Tenant    analytics  1 member\n"
         "Template  lab        spark, 3 nodes, 4 cores, 8g of memory\n"
         "ok\n"
     )
