@@ -464,7 +464,9 @@ def _play(
             operation=running.record.id,
             listener=running.listener,
             limit=hosts if len(hosts) < len(context.hosts) else (),
-            silent_ok=True,
+            # A host is removed while others are dead, too: its play says itself what it needs, and
+            # its refusal may be told of a dead one.
+            silent_ok=verb != "host-remove",
         )
         ended = time.time()
         _remember(context, heard.facts, ended)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from epic_runner.addresses import of_engine
@@ -19,12 +19,16 @@ from epic_runner.errors import InputError
 from epic_runner.gateway.paths import cluster_prefix, routes
 from epic_runner.gateway.site import Gateway
 from epic_runner.hosts import SOCKET, Host
+from epic_runner.literal import literal
 from epic_runner.store.records import ClusterRecord, TenantRecord
 
 # Processes and threads per node: a JVM daemon has about 60 threads, an executor 100 and some per
 # core, and a notebook's libraries one pool per core each.
 PIDS_BASE = 1024
 PIDS_PER_CORE = 512
+
+# The groups that have a meaning of their own, to Ansible or to the playbooks.
+FIXED_GROUPS = frozenset({"all", "ungrouped", "docker_hosts", "network_managers", "gateway_hosts"})
 
 # What VXLAN adds to a packet: outer Ethernet, IPv4, UDP and VXLAN headers (RFC 7348).
 VXLAN_BYTES = 50
@@ -62,7 +66,6 @@ def cluster_inventory(
     # A cluster without a single node may still have volumes somewhere.
     of_nodes = {node.host for node in (*cluster.nodes, *cluster.strays)}
     used_hosts = sorted({*of_nodes, *also} or hosts)
-    group = group_name(cluster.name)
     roles = {role.name: role for role in cluster.spec.roles}
     return {
         "all": {
@@ -72,61 +75,55 @@ def cluster_inventory(
                 },
                 "network_managers": {"hosts": managers(hosts) if tenant.subnet else {}},
                 **gateway_group(gateway if opens else None, hosts),
-                group: {
-                    "children": {
-                        f"{group}_{group_name(role.name)}": {
-                            "hosts": {
-                                node.name: node_variables(node, hosts[node.host])
-                                for node in cluster.staying()
-                                if node.role == role.name
-                            }
-                        }
-                        for role in cluster.spec.roles
-                    }
-                },
+                **cluster_groups(cluster, lambda node: node_variables(node, hosts[node.host])),
             },
             "vars": {
-                "epic_cluster": {
-                    "name": cluster.name,
-                    "tenant": cluster.tenant,
-                    "owner": cluster.owner,
-                    "app": f"{cluster.spec.app}@{cluster.spec.app_version}",
-                    "wanted": cluster.wanted,
-                    "network": network(tenant, hosts),
-                    "egress": way_out(tenant, hosts, ways_out, network_name(tenant.name))
-                    if ways_out
-                    else {},
-                    "storage": storage_name(cluster.tenant),
-                    "node_roles": {role.name: _role(role) for role in cluster.spec.roles},
-                    "nodes": [
-                        _node(node, roles.get(node.role), publishes=gateway is None)
-                        for node in cluster.staying()
-                    ],
-                    "leaving": [
-                        *(_node(node, roles.get(node.role)) for node in leaving),
-                        # What was in a stray's home may be all that is left of it.
-                        *({**_node(node, None), "keep_volume": True} for node in cluster.strays),
-                    ],
-                    "users": [
-                        {
-                            "name": member["user"],
-                            "uid": tenant.uids[member["user"]],
-                            "sudo": bool(member.get("sudo", False)),
-                            "role": member.get("role", "member"),
-                            "principal": member.get("principal"),
-                        }
-                        for member in tenant.members
-                    ],
-                    "labels": labels(cluster, tenant),
-                    "path": cluster_prefix(cluster.tenant, cluster.name) if gateway else "",
-                    "connections": [
-                        for_inventory(
-                            other, cluster_prefix(other.tenant, other.name) if gateway else ""
-                        )
-                        for other in connected
-                    ],
-                    "routes": routes(cluster.spec, cluster.staying(), cluster.owner),
-                },
+                "epic_cluster": literal(
+                    {
+                        "name": cluster.name,
+                        "tenant": cluster.tenant,
+                        "owner": cluster.owner,
+                        "app": f"{cluster.spec.app}@{cluster.spec.app_version}",
+                        "wanted": cluster.wanted,
+                        "network": network(tenant, hosts),
+                        "egress": way_out(tenant, hosts, ways_out, network_name(tenant.name))
+                        if ways_out
+                        else {},
+                        "storage": storage_name(cluster.tenant),
+                        "node_roles": {role.name: _role(role) for role in cluster.spec.roles},
+                        "nodes": [
+                            _node(node, roles.get(node.role), publishes=gateway is None)
+                            for node in cluster.staying()
+                        ],
+                        "leaving": [
+                            *(_node(node, roles.get(node.role)) for node in leaving),
+                            # What was in a stray's home may be all that is left of it.
+                            *(
+                                {**_node(node, None), "keep_volume": True}
+                                for node in cluster.strays
+                            ),
+                        ],
+                        "users": [
+                            {
+                                "name": member["user"],
+                                "uid": tenant.uids[member["user"]],
+                                "sudo": bool(member.get("sudo", False)),
+                                "role": member.get("role", "member"),
+                                "principal": member.get("principal"),
+                            }
+                            for member in tenant.members
+                        ],
+                        "labels": labels(cluster, tenant),
+                        "path": cluster_prefix(cluster.tenant, cluster.name) if gateway else "",
+                        "connections": [
+                            for_inventory(
+                                other, cluster_prefix(other.tenant, other.name) if gateway else ""
+                            )
+                            for other in connected
+                        ],
+                        "routes": routes(cluster.spec, cluster.staying(), cluster.owner),
+                    }
+                ),
                 "epic_secrets": secrets,
                 "epic_gateway": {"name": gateway.name if gateway else ""},
                 "epic_ssh": dict(ssh or {"secrets": "", "authority": ""}),
@@ -190,6 +187,22 @@ def gateway_group(gateway: Gateway | None, hosts: Mapping[str, Host]) -> dict[st
     return {"gateway_hosts": {"hosts": on}}
 
 
+def cluster_groups(
+    cluster: ClusterRecord, variables: Callable[[Node], dict[str, Any]]
+) -> dict[str, Any]:
+    """Return a cluster's group with one for each node role below it, and their nodes."""
+    taken = {*FIXED_GROUPS}
+    group = free_group(cluster.name, taken)
+    of_role = {role.name: free_group(f"{group}_{role.name}", taken) for role in cluster.spec.roles}
+    children = {
+        name: {
+            "hosts": {node.name: variables(node) for node in cluster.staying() if node.role == role}
+        }
+        for role, name in of_role.items()
+    }
+    return {group: {"children": children}}
+
+
 def labels(cluster: ClusterRecord, tenant: TenantRecord) -> dict[str, str]:
     """Return the labels from which `epic-run repair` rebuilds the store."""
     return {
@@ -222,9 +235,17 @@ def node_variables(node: Node, host: Host, socket: str = "") -> dict[str, Any]:
     return variables
 
 
-def group_name(name: str) -> str:
-    """Return a name as Ansible allows it for groups: letters, digits and underscores."""
-    return re.sub(r"\W", "_", name)
+def free_group(name: str, taken: set[str]) -> str:
+    """Return a name as Ansible allows it for groups, letters, digits and underscores, and take it.
+
+    Two clusters may ask for one group: `lab-worker`, and `lab` for its workers. Whoever comes
+    later has underscores behind it.
+    """
+    found = re.sub(r"\W", "_", name)
+    while found in taken:
+        found += "_"
+    taken.add(found)
+    return found
 
 
 def network_name(tenant: str) -> str:

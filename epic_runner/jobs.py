@@ -12,7 +12,7 @@ import hashlib
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -24,6 +24,7 @@ from epic_runner.errors import EpicError, InputError, NotFound, OperationFailed
 from epic_runner.hosts import Host
 from epic_runner.inventory import cluster_inventory
 from epic_runner.lifecycle import Context, acting_user
+from epic_runner.literal import literal
 from epic_runner.operations import new_id, operation_directory
 from epic_runner.programs import JobRequest
 from epic_runner.runner import run_playbook
@@ -313,20 +314,6 @@ def job_inventory(
     inventory["all"]["vars"] |= literal(wanted)
     inventory["all"]["vars"]["job_timeout_seconds"] = request.timeout_seconds
     return inventory
-
-
-def literal(value: Any) -> Any:
-    """Return data whose texts Ansible takes as they are, never as templates.
-
-    Arguments of jobs may hold braces, and no member of a tenant may run Jinja on the controller.
-    """
-    if isinstance(value, str):
-        return {"__ansible_unsafe": value}
-    if isinstance(value, Mapping):
-        return {key: literal(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [literal(item) for item in value]
-    return value
 
 
 def _resolved(file: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from epic_runner import docker_api
 from epic_runner.everywhere import ask_all, ask_any
 from epic_runner.hosts import Host
-from epic_runner.inventory import group_name, node_variables
+from epic_runner.inventory import FIXED_GROUPS, free_group, node_variables
 from epic_runner.site import site_hosts
 from epic_runner.ssh import forwarded_engine
 from epic_runner.store import ClusterRecord, Store
@@ -78,18 +78,28 @@ def arrange(
     for name, host in hosts.items():
         found.group("docker_hosts").hosts.append(name)
         found.variables[name] = dict(host.variables)
-    for cluster in clusters:
-        prefix = f"{cluster.tenant}-" if uses[cluster.name] > 1 else ""
-        group = group_name(f"{prefix}{cluster.name}")
-        found.group(group_name(f"tenant_{cluster.tenant}")).groups.append(group)
+    # The names that people know come first: a cluster's own before another's node roles.
+    taken = {*FIXED_GROUPS}
+    of_tenant = {
+        name: free_group(f"tenant_{name}", taken)
+        for name in dict.fromkeys(cluster.tenant for cluster in clusters)
+    }
+    prefixes = [f"{item.tenant}-" if uses[item.name] > 1 else "" for item in clusters]
+    of_cluster = [
+        free_group(f"{prefix}{cluster.name}", taken)
+        for prefix, cluster in zip(prefixes, clusters, strict=True)
+    ]
+    for cluster, prefix, group in zip(clusters, prefixes, of_cluster, strict=True):
+        found.group(of_tenant[cluster.tenant]).groups.append(group)
         found.group(group)
+        of_role: dict[str, str] = {}
         for node in cluster.staying():
             if node.container not in running:
                 continue
-            role = f"{group}_{group_name(node.role)}"
-            if role not in found.group(group).groups:
-                found.group(group).groups.append(role)
-            found.group(role).hosts.append(f"{prefix}{node.name}")
+            if node.role not in of_role:
+                of_role[node.role] = free_group(f"{group}_{node.role}", taken)
+                found.group(group).groups.append(of_role[node.role])
+            found.group(of_role[node.role]).hosts.append(f"{prefix}{node.name}")
             found.variables[f"{prefix}{node.name}"] = node_variables(
                 node, hosts[node.host], sockets.get(node.host, "")
             )

@@ -23,7 +23,7 @@ from epic_runner.actions import drive
 from epic_runner.actions.request import ActionRequest, refusal
 from epic_runner.cluster import Node
 from epic_runner.errors import EpicError, InputError
-from epic_runner.inventory import group_name, node_variables
+from epic_runner.inventory import cluster_groups, node_variables
 from epic_runner.jobs import refuse_stopped
 from epic_runner.lifecycle import Context, acting_user
 from epic_runner.operations import settled
@@ -168,24 +168,15 @@ def _run(
 
 def nodes_inventory(context: Context, cluster: ClusterRecord, user: str) -> dict[str, Any]:
     """Return an inventory of a cluster's nodes, on which plays act as a member."""
-    group = group_name(cluster.name)
     sockets = {
         host: ssh.nearby(context.hosts[host]).socket
         for host in {node.host for node in cluster.staying()}
         if not context.hosts[host].is_local
     }
-    children = {
-        f"{group}_{group_name(role.name)}": {
-            "hosts": {
-                node.name: node_variables(
-                    node, context.hosts[node.host], sockets.get(node.host, "")
-                )
-                for node in cluster.staying()
-                if node.role == role.name
-            }
-        }
-        for role in cluster.spec.roles
-    }
+    groups = cluster_groups(
+        cluster,
+        lambda node: node_variables(node, context.hosts[node.host], sockets.get(node.host, "")),
+    )
     variables = {
         "ansible_user": user,
         "ansible_python_interpreter": "/usr/bin/python3",
@@ -193,4 +184,4 @@ def nodes_inventory(context: Context, cluster: ClusterRecord, user: str) -> dict
         "epic_cluster_name": cluster.name,
         "epic_tenant_name": cluster.tenant,
     }
-    return {"all": {"children": {group: {"children": children}}, "vars": variables}}
+    return {"all": {"children": groups, "vars": variables}}

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import click
-import yaml
 
 from epic_runner import connections
 from epic_runner.cli.common import tenant_option
+from epic_runner.literal import inventory_yaml
 from epic_runner.output import emit, output_option
 from epic_runner.resources import content_root
 from epic_runner.site import site_hosts
@@ -40,4 +40,4 @@ def inventory(cluster: str | None, *, content: bool, tenant: str | None, output:
         owner = transaction.tenant(record.tenant)
         connected = connections.connected(record.spec, transaction.clusters())
     data = site_inventory(record, owner, site_hosts(store), connected)
-    emit(data, lambda: click.echo(yaml.safe_dump(data, sort_keys=False), nl=False), output)
+    emit(data, lambda: click.echo(inventory_yaml(data), nl=False), output)

@@ -290,3 +290,25 @@ def test_a_check_that_finds_an_address_has_it_closed_on_all_hosts(
     with store.read() as transaction:
         assert "192.0.2.77" in transaction.hosts()["h2"].facts["closed"]
     store.close()
+
+
+DEAD = """\
+docker_hosts:
+  vars: {ansible_host: 127.0.0.1, ansible_port: 9, ansible_ssh_retries: 0}
+  hosts: {h1: {}, h2: {}}
+"""
+
+
+def test_a_host_that_could_not_be_taken_out_of_the_swarm_is_not_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "hosts.yml").write_text(DEAD)
+    monkeypatch.setenv("EPIC_INVENTORY", str(tmp_path / "hosts.yml"))
+    store = Store(f"sqlite:///{tmp_path}/store.db")
+    with store.transaction() as transaction:
+        transaction.put_host(HostRecord("h2", FACTS, 1.0))
+    with pytest.raises(EpicError, match="None of the hosts answers, so h2 cannot be taken out"):
+        hosting.remove(Context(store, site_hosts(store)), "h2")
+    with store.read() as transaction:
+        assert "h2" in transaction.hosts()
+    store.close()

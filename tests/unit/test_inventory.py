@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from life_samples import GIB, document, host, record, spec, tenant
@@ -13,7 +15,8 @@ from epic_runner.cluster import ClusterSpec
 from epic_runner.errors import InputError
 from epic_runner.export import documents
 from epic_runner.hosts import SOCKET, local_host
-from epic_runner.inventory import cluster_inventory, group_name, labels, node_variables
+from epic_runner.inventory import cluster_inventory, free_group, labels, node_variables
+from epic_runner.literal import inventory_yaml
 from epic_runner.live import arrange
 from epic_runner.resources import content_root
 
@@ -68,7 +71,45 @@ def test_labels_hold_all_that_a_store_is_rebuilt_from() -> None:
 
 @pytest.mark.parametrize(("name", "group"), [("lab", "lab"), ("my-lab", "my_lab"), ("a.b", "a_b")])
 def test_groups_have_names_that_ansible_allows(name: str, group: str) -> None:
-    assert group_name(name) == group
+    assert free_group(name, set()) == group
+
+
+@pytest.mark.parametrize("name", ["all", "ungrouped", "docker-hosts", "network-managers"])
+def test_a_cluster_has_the_name_of_no_group_with_a_meaning_of_its_own(name: str) -> None:
+    cluster = record(replace(spec(), name=name), "master-1")
+    data = cluster_inventory(cluster, tenant(), HOSTS, secrets="file:/s")["all"]
+    group = f"{name.replace('-', '_')}_"
+    assert set(data["children"]["docker_hosts"]["hosts"]) == {"local"}
+    assert set(data["children"][group]["children"]) == {f"{group}_master", f"{group}_worker"}
+    found = arrange([cluster], HOSTS, {cluster.nodes[0].container}, {})
+    assert found.groups["tenant_work"].groups == [group]
+    assert found.groups["docker_hosts"].hosts == ["local"]
+
+
+def test_a_cluster_and_another_ones_node_role_are_two_groups() -> None:
+    lab = record(spec(), "master-1", "worker-1")
+    other = record(replace(spec(), name="lab-worker"), "master-1", key=2)
+    running = {node.container for cluster in (lab, other) for node in cluster.nodes}
+    found = arrange([lab, other], HOSTS, running, {})
+    assert found.groups["lab"].groups == ["lab_master", "lab_worker_"]
+    assert found.groups["lab_worker_"].hosts == ["lab-worker-1"]
+    assert found.groups["lab_worker"].groups == ["lab_worker_master"]
+
+
+@pytest.mark.parametrize("kind", ["json", "yml"])
+def test_nothing_that_people_write_is_a_template_on_the_controller(
+    kind: str, tmp_path: Path
+) -> None:
+    written = "{{ lookup('pipe', 'echo ran') }} echo ${#PATH} {% x"
+    cluster = record(spec(), "master-1", owner=written)
+    data = cluster_inventory(cluster, tenant(), HOSTS, secrets="file:/s")
+    path = tmp_path / f"lab.{kind}"
+    path.write_text(json.dumps(data) if kind == "json" else inventory_yaml(data))
+    command = ["ansible", "local", "-i", path, "-m", "debug", "-a", "var=epic_cluster.labels"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    shown = json.loads(done.stdout.partition("=> ")[2])
+    assert shown["epic_cluster.labels"]["epic.owner"] == written
 
 
 def test_the_engine_may_have_another_socket(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -126,7 +126,7 @@ def test_the_inventory_of_a_job_lets_nothing_be_taken_for_a_template() -> None:
     assert variables["job_arguments"] == [{"__ansible_unsafe": "{{ evil }}"}]
     assert variables["job_conf"] == {"spark.a": {"__ansible_unsafe": "{{ evil }}"}}
     assert variables["job_name"] == {"__ansible_unsafe": "{{ n }}"}
-    assert Path(variables["job_file"]["__ansible_unsafe"]).is_absolute()
+    assert Path(variables["job_file"]).is_absolute()
     context.store.close()
 
 
