@@ -162,7 +162,7 @@ def node_status(  # noqa: PLR0911 - one answer a state reads best
     if leaving or wanted == "absent":
         return is_in("deleting", "" if busy else "its removal was cut off")
     if container is None:
-        return is_in("pending", "" if busy else f"its container on host {node.host} is missing")
+        return is_in("pending", "" if busy else _missing(node, wanted))
     if wanted == "stopped":
         return is_in("stopping" if running else "stopped")
     if container["State"] == "created":
@@ -175,6 +175,11 @@ def node_status(  # noqa: PLR0911 - one answer a state reads best
         if answer is not None:
             return is_in("configuring" if busy else "error", f"{service}: {answer}")
     return is_in("ready")
+
+
+def _missing(node: Node, wanted: str) -> str:
+    mended = ", a start makes it anew" if wanted == "stopped" else ""
+    return f"its container on host {node.host} is missing{mended}"
 
 
 def health(nodes: Iterable[NodeStatus], wanted: str, strays: Iterable[str]) -> tuple[str, str]:

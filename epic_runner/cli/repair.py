@@ -42,7 +42,11 @@ def repair(cluster: str | None, tenant: str | None, output: str) -> None:
         for orphan in recovered.orphans:
             click.echo(f"Orphan: {orphan}.")
         if record:
-            click.echo(f"{record.name} is as wanted.")
+            click.echo(
+                f"{record.name} is stopped, as wanted; a start makes containers that are missing."
+                if record.wanted == "stopped"
+                else f"{record.name} is as wanted."
+            )
         elif not recovered.clusters and not recovered.orphans:
             click.echo("Store and Docker agree.")
 

@@ -162,7 +162,10 @@ def next_step(status: ClusterStatus) -> str | None:
         step = _beside_nodes(status)
         if step is not None:
             return step
-    return f"epic-run {'stop' if status.wanted == 'stopped' else 'repair'} {status.name}"
+    if status.wanted == "stopped":
+        is_stopped = {node.state for node in status.nodes} <= {"stopped", "pending"}
+        return f"epic-run {'start' if is_stopped else 'stop'} {status.name}"
+    return f"epic-run repair {status.name}"
 
 
 def _beside_nodes(status: ClusterStatus) -> str | None:

@@ -54,6 +54,8 @@ NOT_REGISTERED = {("spark-worker", "lab-worker-1"): "not registered"}
         (None, {"busy": True}, "pending", ""),
         (DEAD, {}, "error", "Exited (137) 3 minutes ago"),
         (DEAD, {"wanted": "stopped"}, "stopped", ""),
+        (None, {"wanted": "stopped"}, "pending",
+         "its container on host local is missing, a start makes it anew"),
         (UP, {"wanted": "stopped"}, "stopping", ""),
         ({"State": "created"}, {}, "creating", "its container was made but never started"),
         (UP, {"answers": NOT_REGISTERED}, "error", "spark-worker: not registered"),
@@ -66,6 +68,21 @@ NOT_REGISTERED = {("spark-worker", "lab-worker-1"): "not registered"}
 )  # fmt: skip
 def test_every_state_has_its_reason(container, values, state, reason) -> None:
     assert state_of(container, **values) == (state, reason)
+
+
+@pytest.mark.parametrize(
+    ("container", "step"),
+    [(None, "epic-run start lab"), (UP, "epic-run stop lab"), (DEAD, None)],
+)
+def test_what_brings_a_stopped_cluster_back(
+    container: dict[str, Any] | None, step: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = record(spec(), "master-1", wanted="stopped")
+    named = {"Names": [f"/{cluster.nodes[0].container}"], "Ports": []}
+    monkeypatch.setattr(
+        docker_api, "containers", lambda *_: [{**container, **named}] if container else []
+    )
+    assert next_step(cluster_status(cluster, {"local": host()}, {}, None)) == step
 
 
 def nodes(**states: str) -> list[NodeStatus]:
