@@ -5,7 +5,10 @@ from __future__ import annotations
 import base64
 import http.server
 import json
+import os
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +28,7 @@ SPARK = next(app.reference for app in load_catalog(ROOT / "images") if app.name 
 TAG = SPARK.rpartition(":")[2]
 DIGEST = "sha256:" + "d" * 64
 ID = "sha256:" + "1" * 64
+CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "aes128-ctr", "aes256-ctr")
 
 registry = load("ansible.module_utils.epic_registry", "module_utils/epic_registry.py")
 module = load("epic_images", "library/epic_images.py")
@@ -421,3 +425,45 @@ def test_a_name_that_is_no_registry_is_bad_input(plays: Plays) -> None:
         bringing.push([SPARK], HOSTS, registry="team")
     assert plays.inventories == []
     assert not isinstance(InputError(""), OperationFailed)
+
+
+# -- the way to a host -------------------------------------------------------------------------
+
+
+WAY = """
+import json, os, sys
+from ansible.playbook.play_context import PlayContext
+from ansible.plugins.loader import action_loader, connection_loader, init_plugin_loader
+init_plugin_loader([])
+connection = connection_loader.get("ssh", PlayContext(), os.devnull)
+connection.set_options(direct=json.loads(sys.argv[1]))
+plugin = action_loader.get("epic_images", class_only=True)
+action = plugin.__new__(plugin)
+action._connection = connection
+print(json.dumps(action._ssh(5000)))
+"""
+
+
+def way(**options: str) -> list[str]:
+    """Return the command that opens the way, as Ansible's options of a connection have it."""
+    # In a process of its own: Ansible reads its settings once.
+    done = subprocess.run(
+        [sys.executable, "-c", WAY, json.dumps({"host": "h1", **options})],
+        env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")},
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    return list(json.loads(done.stdout))
+
+
+def test_layers_are_compressed_once_and_go_by_a_cipher_of_the_processor() -> None:
+    words = way(ssh_args="-C -o ControlMaster=auto")
+    assert "-C" not in words
+    ciphers = [word for word in words if word.startswith("Ciphers=")]
+    assert ciphers == [f"Ciphers={','.join(CIPHERS)}"]
+
+
+def test_the_inventory_has_its_say_in_how_a_host_is_reached() -> None:
+    words = way(ssh_common_args="-o Ciphers=aes256-ctr", port="2222")
+    # The first mention of an option counts.
+    assert next(word for word in words if word.startswith("Ciphers=")) == "Ciphers=aes256-ctr"
+    assert "Port=2222" in words
