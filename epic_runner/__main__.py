@@ -31,14 +31,20 @@ def _end_in_order(_number: int, _frame: object) -> None:
     """
     for number in ORDERLY:
         # Not SIG_IGN, which whatever is started from here on would have as well.
-        signal.signal(number, lambda *_: None)
+        _handle(number, lambda *_: None)
     raise KeyboardInterrupt
+
+
+def _handle(number: signal.Signals, act: signal._HANDLER) -> None:
+    """Have a signal handled, unless whoever started this process lets it ignore it: nohup, say."""
+    if signal.getsignal(number) is not signal.SIG_IGN:
+        signal.signal(number, act)
 
 
 def run(arguments: list[str] | None = None) -> int:
     """Run `epic-run` and return its exit code."""
     for number in ORDERLY:
-        signal.signal(number, _end_in_order)
+        _handle(number, _end_in_order)
     output, errors = sys.stdout, sys.stderr
     try:
         code = int(cli.main(arguments, prog_name="epic-run", standalone_mode=False) or 0)

@@ -250,7 +250,8 @@ def drive(key: str) -> None:
 
     # A controller that is shut down, or a session that ends, is no reason to end the scripts: nodes
     # go on alone, and are asked later.
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     store = Store()
     try:

@@ -116,3 +116,16 @@ def test_a_signal_that_does_not_wake_who_waits_is_seen_in_a_moment() -> None:
     """As one that comes just before the wait."""
     tell = "signal.pthread_kill(threading.get_ident(), signal.SIGTERM)"
     assert told_to_end(tell) == "cleaned up -15\n"
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_signal_that_the_caller_lets_it_ignore_ends_nothing(name: str) -> None:
+    """As nohup does with a terminal's end."""
+    tell = f"os.kill(os.getpid(), signal.{name}); time.sleep(1); os._exit(7)"
+    verb = ENDED.format(tell=tell, again="pass")
+    done = subprocess.run(
+        ["bash", "-c", f'trap "" {name}; exec "$@"', "bash", sys.executable, "-c", verb],
+        capture_output=True, text=True, cwd=Path(__file__).resolve().parents[2], timeout=30,
+        check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (7, ""), done.stderr
