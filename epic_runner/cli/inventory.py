@@ -6,6 +6,7 @@ import click
 import yaml
 
 from epic_runner import connections
+from epic_runner.cli import completing
 from epic_runner.cli.common import tenant_option
 from epic_runner.output import emit, output_option
 from epic_runner.resources import content_root
@@ -15,7 +16,7 @@ from epic_runner.store import Store
 
 
 @click.command()
-@click.argument("cluster", required=False)
+@click.argument("cluster", required=False, shell_complete=completing.clusters)
 @click.option("--content", is_flag=True, help="Print the folder of playbooks and ansible.cfg.")
 @tenant_option
 @output_option

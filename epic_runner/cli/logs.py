@@ -8,6 +8,7 @@ import signal
 import click
 
 from epic_runner import logs as reading
+from epic_runner.cli import completing
 from epic_runner.cli.common import node_of, tenant_option
 from epic_runner.logs import Source, Tail
 from epic_runner.output import emit, output_option
@@ -16,9 +17,18 @@ from epic_runner.store import Store
 
 
 @click.command()
-@click.argument("cluster")
-@click.option("--node", help="Only this node, such as worker-2; or the first one of a node role.")
-@click.option("--service", "-s", help="Only this service, such as spark-master.")
+@click.argument("cluster", shell_complete=completing.clusters)
+@click.option(
+    "--node",
+    shell_complete=completing.nodes,
+    help="Only this node, such as worker-2; or the first one of a node role.",
+)
+@click.option(
+    "--service",
+    "-s",
+    shell_complete=completing.services,
+    help="Only this service, such as spark-master.",
+)
 @click.option(
     "--lines", "-n", type=click.IntRange(min=0), default=20, show_default=True,
     help="How many last lines of each log.",
