@@ -38,6 +38,7 @@ def destroy(cluster: str, *, yes: bool, tenant: str | None, output: str) -> None
             f"Destroy {record.tenant}/{record.name} with its "
             f"{counted(len(record.nodes), 'node')} and all that is in their homes?",
             abort=True,
+            err=True,
         )
     with acting(output) as context:
         record = lifecycle.destroy(context, cluster, tenant)

@@ -133,7 +133,9 @@ def down(*, lost: bool, yes: bool, output: str) -> None:
 
     known = site.load_or_refuse()
     if not yes:
-        click.confirm(f"Remove the gateway {known.url}, and end all connections?", abort=True)
+        click.confirm(
+            f"Remove the gateway {known.url}, and end all connections?", abort=True, err=True
+        )
     with acting(output) as context:
         left = lifecycle.down(context, known, lost=lost)
 

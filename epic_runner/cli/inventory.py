@@ -31,7 +31,8 @@ def inventory(cluster: str | None, *, content: bool, tenant: str | None, output:
       ansible -i inventories/epic.yml lab -m command -a hostname
     """
     if content:
-        click.echo(content_root())
+        root = content_root()
+        emit({"content": str(root)}, lambda: click.echo(root), output)
         return
     if cluster is None:
         raise click.UsageError("Name a cluster: epic-run list shows them.")

@@ -209,7 +209,7 @@ def remove(name: str, *, yes: bool, tenant: str | None, output: str) -> None:
     with store.read() as transaction:
         found = transaction.find_schedule(name, tenant)
     if not yes:
-        click.confirm(f"Remove the schedule {found.tenant}/{found.name}?", abort=True)
+        click.confirm(f"Remove the schedule {found.tenant}/{found.name}?", abort=True, err=True)
     with store.transaction() as transaction:
         transaction.remove_schedule(found.tenant, found.name)
     store.close()

@@ -174,8 +174,8 @@ def remove(name: str, *, yes: bool, plan: bool, with_clusters: bool, output: str
         going = _going(name)
         if going["clusters"] and not with_clusters:
             raise lifecycle.still_has_clusters(name, going["clusters"])
-        click.echo("\n".join(_going_lines(going)), err=output == "json")
-        click.confirm(f"Remove tenant {name} with all of this?", abort=True)
+        click.echo("\n".join(_going_lines(going)), err=True)
+        click.confirm(f"Remove tenant {name} with all of this?", abort=True, err=True)
     with acting(output) as context:
         if with_clusters:
             with context.store.read() as transaction:
