@@ -20,6 +20,9 @@ def main(arguments: list[str] | None = None) -> None:
     sys.exit(run(arguments))
 
 
+# What click raises for a group without a verb; before 8.2 it printed the help itself.
+NO_VERB: type[Exception] | tuple[()] = getattr(click.exceptions, "NoArgsIsHelpError", ())
+
 # A service manager's stop, or a closed terminal: they end a run as Ctrl-C does.
 ORDERLY = (signal.SIGTERM, signal.SIGHUP)
 
@@ -31,14 +34,20 @@ def _end_in_order(_number: int, _frame: object) -> None:
     """
     for number in ORDERLY:
         # Not SIG_IGN, which whatever is started from here on would have as well.
-        signal.signal(number, lambda *_: None)
+        _handle(number, lambda *_: None)
     raise KeyboardInterrupt
+
+
+def _handle(number: signal.Signals, act: signal._HANDLER) -> None:
+    """Have a signal handled, unless whoever started this process lets it ignore it: nohup, say."""
+    if signal.getsignal(number) is not signal.SIG_IGN:
+        signal.signal(number, act)
 
 
 def run(arguments: list[str] | None = None) -> int:
     """Run `epic-run` and return its exit code."""
     for number in ORDERLY:
-        signal.signal(number, _end_in_order)
+        _handle(number, _end_in_order)
     output, errors = sys.stdout, sys.stderr
     try:
         code = int(cli.main(arguments, prog_name="epic-run", standalone_mode=False) or 0)
@@ -99,7 +108,13 @@ def told(problem: BaseException) -> tuple[Iterable[str], int]:
 
 
 def usage_lines(problem: click.ClickException) -> Iterable[str]:
-    """Return a mistake in how the command was called, with the command whose help says more."""
+    """Return a mistake in how the command was called, with the command whose help says more.
+
+    That no verb was named is none to be told of: the help is what click has to say, and all of it.
+    """
+    if isinstance(problem, NO_VERB):
+        yield problem.format_message()
+        return
     yield click.style("Error:", fg="red", bold=True) + f" {problem.format_message()}"
     context = getattr(problem, "ctx", None)
     if context is not None:

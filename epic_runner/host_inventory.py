@@ -66,9 +66,9 @@ def read_inventory(path: Path) -> dict[str, Entry]:
         InputError: Ansible cannot read it, or it has no hosts.
     """
     stamp = _stamp(path)
-    cache = private_directory(home() / "cache") / "hosts.json"
-    data = _remembered(cache, stamp) or _read(path)
+    data = _remembered(_cache(), stamp) or _read(path)
     if stamp:
+        cache = private_directory(_cache().parent) / _cache().name
         kept = cache.with_suffix(f".{os.getpid()}")
         kept.write_text(json.dumps({"stamp": stamp, "inventory": data}), encoding="utf-8")
         kept.chmod(0o600)
@@ -79,6 +79,11 @@ def read_inventory(path: Path) -> dict[str, Entry]:
             f"{path}: There are no hosts in it.", f"Put Docker hosts into the group {GROUP}."
         )
     return found
+
+
+def remembered(path: Path) -> dict[str, Entry]:
+    """Return the hosts of an inventory as it was last read; none if that was before a change."""
+    return entries(_remembered(_cache(), _stamp(path)) or {})
 
 
 def entries(data: Mapping[str, Any]) -> dict[str, Entry]:
@@ -124,6 +129,10 @@ def _read(path: Path) -> dict[str, Any]:
 def _reason(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return next((line for line in lines if "ERROR" in line), lines[-1] if lines else "no output")
+
+
+def _cache() -> Path:
+    return home() / "cache" / "hosts.json"
 
 
 def _stamp(path: Path) -> list[list[Any]]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from epic_runner import docker_api, docker_exec
 from epic_runner.cluster import Node
 from epic_runner.deadline import ANSWER_SECONDS, within
-from epic_runner.errors import EpicError, InputError, NotFound
+from epic_runner.errors import DockerUnavailable, EpicError, InputError, NotFound
 from epic_runner.everywhere import ask_all
 from epic_runner.hosts import Host
 from epic_runner.processes import join
@@ -50,11 +50,15 @@ class Source:
 
 @dataclass(frozen=True)
 class Tail:
-    """The last lines of a log; `problem` says why there are none, if they could not be read."""
+    """The last lines of a log; `problem` says why there are none, if they could not be read.
+
+    `is_silent` says that it was the host, which did not answer.
+    """
 
     source: Source
     lines: tuple[str, ...]
     problem: str = ""
+    is_silent: bool = False
 
 
 def sources(
@@ -94,8 +98,15 @@ def tails(hosts: Mapping[str, Host], wanted: Iterable[Source], lines: int) -> li
     return [
         tail
         for name, node in nodes.items()
-        for tail in read.get(name) or [Tail(Source(node, CONTAINER), (), problems[node.host])]
+        for tail in read.get(name)
+        or [Tail(Source(node, CONTAINER), (), problems[node.host], is_silent=True)]
     ]
+
+
+def unread(problems: Iterable[str]) -> DockerUnavailable:
+    """Return the error that no log could be read, since hosts do not answer, and why not."""
+    told = "; ".join(dict.fromkeys(problems))
+    return DockerUnavailable(told, "epic-run doctor tells what is wrong with it.")
 
 
 def _host_tails(host: Host, wanted: list[Source], lines: int) -> dict[str, list[Tail]]:
@@ -171,6 +182,7 @@ def follow(
     wanted: Iterable[Source],
     lines: int,
     show: Callable[[Source, str], None],
+    miss: Callable[[Source, str], None],
 ) -> None:
     """Show the last lines of logs and then what is added to them, whole lines, until interrupted.
 
@@ -180,41 +192,59 @@ def follow(
         hosts: The hosts by name.
         wanted: Which logs.
         lines: How many last lines to begin with.
-        show: Called with each line; never twice at once.
+        show: Called with each line; never twice at once, nor beside `miss`.
+        miss: Called with why a log cannot be read, or no further.
+
+    Raises:
+        DockerUnavailable: No log could be read, since no host with one answers.
     """
     guard = threading.Lock()
+    followed = [_Lines(source, show, miss, guard) for source in wanted]
     threads = []
-    for source in wanted:
-        lines_of = _Lines(source, show, guard)
-        arguments = (hosts[source.node.host], source, lines, lines_of)
+    for one in followed:
+        arguments = (hosts[one.source.node.host], lines, one)
         threads.append(threading.Thread(target=_follow_one, args=arguments, daemon=True))
         threads[-1].start()
     for thread in threads:
         join(thread)
+    if followed and all(one.silence for one in followed):
+        raise unread(one.silence for one in followed)
 
 
-def _follow_one(host: Host, source: Source, lines: int, into: _Lines) -> None:
+def _follow_one(host: Host, lines: int, into: _Lines) -> None:
+    source = into.source
     command = ["bash", "-c", _FOLLOW, "bash", str(lines), source.path]
     try:
         docker_exec.stream(host, source.node.container, command, into.write, hold=True)
+        into.end()
     except EpicError as problem:
-        into.write(f"({problem.message})\n".encode(), False)  # noqa: FBT003 - not on stderr
-    into.end()
+        into.fail(problem)
 
 
 class _Lines:
-    """Makes lines of pieces, and shows them one at a time."""
+    """Makes lines of pieces, and shows them one at a time.
+
+    `silence` is why the host did not answer, if it never did.
+    """
 
     def __init__(
-        self, source: Source, show: Callable[[Source, str], None], guard: threading.Lock
+        self,
+        source: Source,
+        show: Callable[[Source, str], None],
+        miss: Callable[[Source, str], None],
+        guard: threading.Lock,
     ) -> None:
-        self._source = source
+        self.source = source
+        self.silence = ""
         self._show = show
+        self._miss = miss
         self._guard = guard
         self._rest = b""
+        self._has_come = False
 
     def write(self, data: bytes, is_error: bool) -> None:  # noqa: FBT001 - the callback's form
         del is_error
+        self._has_come = True
         *whole, self._rest = (self._rest + data).split(b"\n")
         for line in whole:
             self._put(line)
@@ -223,6 +253,13 @@ class _Lines:
         if self._rest:
             self._put(self._rest)
 
+    def fail(self, problem: EpicError) -> None:
+        self.end()
+        if isinstance(problem, DockerUnavailable) and not self._has_come:
+            self.silence = problem.message
+        with self._guard:
+            self._miss(self.source, problem.message)
+
     def _put(self, line: bytes) -> None:
         with self._guard:
-            self._show(self._source, line.decode("utf-8", "replace"))
+            self._show(self.source, line.decode("utf-8", "replace"))

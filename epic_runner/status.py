@@ -93,9 +93,10 @@ class ClusterStatus:
     `strays` are containers that carry the cluster's labels but are not its nodes. `way` is what
     opens a way to its addresses, where there is none. `connections` are the clusters that it may
     run on as well, `troubles` what keeps it from them; `gateway_away` says that the gateway's host
-    is silent. `use` says how old it is, whether it is used and when it ends
-    (`standing.Standing.as_dict`). `actions` are those that its template declares, `awaits` names
-    those before whose end nobody uses it; its addresses are told behind them.
+    is silent, and `silent` names those of its nodes that are. `use` says how old it is, whether it
+    is used and when it ends (`standing.Standing.as_dict`). `actions` are those that its template
+    declares, `awaits` names those before whose end nobody uses it; its addresses are told behind
+    them.
     """
 
     name: str
@@ -113,6 +114,7 @@ class ClusterStatus:
     connections: tuple[str, ...] = ()
     troubles: tuple[str, ...] = ()
     gateway_away: str = ""
+    silent: tuple[str, ...] = ()
     use: Mapping[str, Any] | None = None
     actions: tuple[ActionStatus, ...] = ()
     awaits: tuple[str, ...] = ()
@@ -617,6 +619,7 @@ def cluster_status(
         connections=cluster.spec.connections,
         troubles=tuple(troubles),
         gateway_away=gateway_away,
+        silent=tuple(sorted(unreachable)),
         actions=tuple(map(action_status, declared)),
         awaits=awaits,
     )

@@ -20,7 +20,7 @@ Written by `scripts/cli_docs.py` from what `epic-run VERB --help` prints. Every 
 does not pass on what others print takes `--output json` for programs; exit codes are 0 done, 1 the
 run failed, 2 bad input, 130 a job, script or shell was cancelled, and of `submit`, `run`, `shell`,
 `ssh` and `schedule run-now` those of what they ran; `epic-run --debug VERB` shows tracebacks.
-`epic-run completion bash` gives your shell completion.
+`epic-run completion bash` gives your shell completion of verbs, options, files and names.
 
 Settings from the environment: `EPIC_HOME` (state, default `~/.local/share/epic-runner`),
 `EPIC_DATABASE_URL` (the store, default a file under `EPIC_HOME`), `EPIC_OUTPUT` (`json`),

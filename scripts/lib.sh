@@ -49,6 +49,9 @@ quietly() {
     return "$status"
 }
 
+# Whether an ordinary user had sudo run this.
+is_by_sudo() { [ "$(id -u)" -eq 0 ] && [ "${SUDO_USER:-root}" != root ]; }
+
 can_be_root() { [ "$(id -u)" -eq 0 ] || have sudo; }
 
 as_root() {
@@ -73,6 +76,11 @@ missing_packages() {
 
 apt_lists_are_fresh=false
 
+refresh_apt_lists() {
+    $apt_lists_are_fresh || quietly as_root apt-get update -q
+    apt_lists_are_fresh=true
+}
+
 apt_install() {
     local missing
     have apt-get || die "This is neither Debian nor Ubuntu, so this script cannot install: $*." \
@@ -80,10 +88,7 @@ apt_install() {
     mapfile -t missing < <(missing_packages "$@")
     [ ${#missing[@]} -gt 0 ] || return 0
     say "Installing ${missing[*]} ..."
-    if ! $apt_lists_are_fresh; then
-        quietly as_root apt-get update -q
-        apt_lists_are_fresh=true
-    fi
+    refresh_apt_lists
     quietly as_root env DEBIAN_FRONTEND=noninteractive \
         apt-get install -y -q --no-install-recommends "${missing[@]}"
 }
@@ -192,6 +197,30 @@ ensure_postgresql() {
     as_root sed -ri 's/^#?create_main_cluster .*/create_main_cluster = false/' \
         /etc/postgresql-common/createcluster.conf
     apt_install postgresql
+}
+
+# --- A browser --------------------------------------------------------------------------------
+
+# Some of these are only a word on how to get a snap, so they are asked for their version.
+find_browser() {
+    local name
+    for name in chromium chromium-browser google-chrome google-chrome-stable; do
+        if have "$name" && timeout 30 "$name" --version >/dev/null 2>&1; then
+            return 0
+        fi
+    done
+    return 1
+}
+
+# The browser that tests open pages with. Ubuntu has no package of it.
+ensure_browser() {
+    ! find_browser || return 0
+    ! have apt-get || refresh_apt_lists
+    if have apt-cache && [ -n "$(apt-cache madison chromium)" ]; then
+        apt_install chromium
+    else
+        say "No Chromium is here, and no package of it: the tests that open pages in it will fail."
+    fi
 }
 
 # --- Python -----------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +12,11 @@ from servers import OpenBao, PostgreSQL
 # How long an example takes tells of the machine's other work, not of the code.
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
+
+# Behind nohup the tests ignore the end of their terminal, and so would what they start: but that is
+# one of the things that are tested. A handler goes on doing so here, and is not inherited.
+if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda *_: None)
 
 
 @pytest.fixture(scope="session")

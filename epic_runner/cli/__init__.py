@@ -87,7 +87,8 @@ class Verbs(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the verb, or suggest the nearest one; Ansible starts while it is imported."""
         name = arguments[0]
-        if not name.startswith("-") and name not in self.list_commands(context):
+        is_known = name in self.list_commands(context)
+        if not (is_known or name.startswith("-") or context.resilient_parsing):
             import difflib
 
             near = difflib.get_close_matches(name, self.list_commands(context), n=1)

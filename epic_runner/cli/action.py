@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from epic_runner.cli import completing
 from epic_runner.cli.common import (
     COLOURS,
     FIRST_ADMIN,
@@ -55,14 +56,24 @@ def action() -> None:
 
 
 @action.command(cls=WithArguments)
-@click.argument("cluster")
-@click.argument("script", required=False)
-@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@click.argument("cluster", shell_complete=completing.clusters)
+@click.argument("script", required=False, shell_complete=completing.files)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, shell_complete=completing.files)
 @click.option("--command", "-c", help="A line for bash, instead of a script.")
 @click.option(
-    "--role", "roles", multiple=True, help="Only nodes of this node role. May be repeated."
+    "--role",
+    "roles",
+    multiple=True,
+    shell_complete=completing.roles,
+    help="Only nodes of this node role. May be repeated.",
 )
-@click.option("--node", "nodes", multiple=True, help="Only this node. May be repeated.")
+@click.option(
+    "--node",
+    "nodes",
+    multiple=True,
+    shell_complete=completing.nodes,
+    help="Only this node. May be repeated.",
+)
 @click.option("--sudo", is_flag=True, help="Run as root, if the member may.")
 @env_option("script")
 @timeout_option("End it on a node after this long, such as 90s or 2h.")
@@ -238,7 +249,7 @@ def _hand_over(context: Context, begun: ActionRecord) -> None:
 
 
 @action.command(hidden=True)
-@click.argument("key", metavar="ACTION")
+@click.argument("key", metavar="ACTION", shell_complete=completing.actions)
 def drive(key: str) -> None:
     """Drive an action that was recorded: the part of --background that goes on.
 
@@ -250,7 +261,8 @@ def drive(key: str) -> None:
 
     # A controller that is shut down, or a session that ends, is no reason to end the scripts: nodes
     # go on alone, and are asked later.
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     store = Store()
     try:
@@ -263,7 +275,7 @@ def drive(key: str) -> None:
 
 
 @action.command("list")
-@click.argument("cluster")
+@click.argument("cluster", shell_complete=completing.clusters)
 @click.option("--lines", "-n", type=click.IntRange(min=1), default=20, show_default=True,
               help="How many, the newest first.")  # fmt: skip
 @tenant_option
@@ -303,7 +315,7 @@ def list_(cluster: str, lines: int, tenant: str | None, output: str) -> None:
 
 
 @action.command()
-@click.argument("key", metavar="ACTION")
+@click.argument("key", metavar="ACTION", shell_complete=completing.actions)
 @output_option
 def show(key: str, output: str) -> None:
     """Show an action: what ran, and what each node has made of it.
@@ -348,8 +360,10 @@ def _print(found: ActionRecord) -> None:
 
 
 @action.command()
-@click.argument("key", metavar="ACTION")
-@click.option("--node", help="Only this node, and byte for byte as it came.")
+@click.argument("key", metavar="ACTION", shell_complete=completing.actions)
+@click.option(
+    "--node", shell_complete=completing.nodes, help="Only this node, and byte for byte as it came."
+)
 @click.option("--follow", "-f", is_flag=True, help="Go on until the action ends.")
 def logs(key: str, node: str | None, *, follow: bool) -> None:
     """Show what an action has printed, stdout on stdout and stderr on stderr.
@@ -415,7 +429,7 @@ class _Reading(threading.Thread):
 
 
 @action.command()
-@click.argument("key", metavar="ACTION")
+@click.argument("key", metavar="ACTION", shell_complete=completing.actions)
 @output_option
 def cancel(key: str, output: str) -> None:
     """End an action: all its processes on all nodes, and what was still to come.
@@ -434,7 +448,7 @@ def cancel(key: str, output: str) -> None:
 
 
 @action.command()
-@click.argument("key", metavar="ACTION")
+@click.argument("key", metavar="ACTION", shell_complete=completing.actions)
 @click.option("--failed", is_flag=True, help="Only on nodes on which it did not end well.")
 @click.option("--background", "-b", is_flag=True, help="Return the new action's id at once.")
 @as_option("The member who runs it; who ran it before by default.")
@@ -476,9 +490,9 @@ def rerun(key: str, *, failed: bool, background: bool, user: str | None, output:
 
 
 @action.command(cls=WithArguments)
-@click.argument("cluster")
-@click.argument("playbook")
-@click.argument("options", nargs=-1, type=click.UNPROCESSED)
+@click.argument("cluster", shell_complete=completing.clusters)
+@click.argument("playbook", shell_complete=completing.files)
+@click.argument("options", nargs=-1, type=click.UNPROCESSED, shell_complete=completing.files)
 @as_option(f"The member who runs it; {FIRST_ADMIN}")
 @tenant_option
 def play(

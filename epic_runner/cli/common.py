@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from epic_runner.cli import completing
 from epic_runner.lifecycle import Context
 from epic_runner.progress import Live, open_progress
 from epic_runner.site import site_hosts
@@ -31,13 +32,24 @@ COLOURS = {
 def tenant_option(command: Command) -> Command:
     """Add `--tenant`, for names that more than one tenant uses."""
     return click.option(
-        "--tenant", "-t", envvar="EPIC_TENANT_NAME", help="The tenant, where the name needs it."
+        "--tenant",
+        "-t",
+        envvar="EPIC_TENANT_NAME",
+        shell_complete=completing.tenants,
+        help="The tenant, where the name needs it.",
     )(command)
 
 
 def as_option(what: str) -> Callable[[Command], Command]:
     """Return what adds `--as`, the member who acts; `what` says who that is."""
-    return click.option("--as", "user", metavar="USER", envvar="EPIC_USER", help=what)
+    return click.option(
+        "--as",
+        "user",
+        metavar="USER",
+        envvar="EPIC_USER",
+        shell_complete=completing.members,
+        help=what,
+    )
 
 
 # Who acts if nobody says so.
@@ -77,9 +89,13 @@ def by_options(command: Command) -> Command:
     command = click.option(
         "--by", type=click.IntRange(min=1), default=1, show_default=True, help="How many nodes."
     )(command)
-    return click.option("--role", default="worker", show_default=True, help="Which node role.")(
-        command
-    )
+    return click.option(
+        "--role",
+        default="worker",
+        show_default=True,
+        shell_complete=completing.roles,
+        help="Which node role.",
+    )(command)
 
 
 @contextmanager

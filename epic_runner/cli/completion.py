@@ -11,6 +11,9 @@ from click.shell_completion import get_completion_class
 def completion(shell: str) -> None:
     """Print the script for a shell's completion.
 
+    It completes verbs, options, files, and the names that the store knows: clusters, nodes,
+    tenants, schedules, jobs, actions, hosts.
+
     \b
     Examples:
       epic-run completion bash >> ~/.bashrc

@@ -7,6 +7,7 @@ from dataclasses import replace
 import click
 
 from epic_runner import lifecycle
+from epic_runner.cli import completing
 from epic_runner.cli.common import acting, tenant_option
 from epic_runner.cli.show import result
 from epic_runner.inventory import storage_name
@@ -16,7 +17,7 @@ from epic_runner.store import Store
 
 
 @click.command()
-@click.argument("cluster")
+@click.argument("cluster", shell_complete=completing.clusters)
 @click.option("--yes", "-y", is_flag=True, help="Don't ask.")
 @tenant_option
 @output_option
@@ -37,6 +38,7 @@ def destroy(cluster: str, *, yes: bool, tenant: str | None, output: str) -> None
             f"Destroy {record.tenant}/{record.name} with its "
             f"{counted(len(record.nodes), 'node')} and all that is in their homes?",
             abort=True,
+            err=True,
         )
     with acting(output) as context:
         record = lifecycle.destroy(context, cluster, tenant)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from epic_runner.catalog import load_catalog
+from epic_runner.cli import completing
 from epic_runner.cli.common import tenant_option
 from epic_runner.export import as_yaml, documents
 from epic_runner.output import emit, output_option
@@ -13,7 +14,7 @@ from epic_runner.store import Store
 
 
 @click.command()
-@click.argument("cluster")
+@click.argument("cluster", shell_complete=completing.clusters)
 @tenant_option
 @output_option
 def export(cluster: str, tenant: str | None, output: str) -> None:

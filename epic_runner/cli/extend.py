@@ -6,12 +6,13 @@ import time
 
 import click
 
+from epic_runner.cli import completing
 from epic_runner.cli.common import tenant_option
 from epic_runner.output import emit, output_option
 
 
 @click.command()
-@click.argument("cluster")
+@click.argument("cluster", shell_complete=completing.clusters)
 @click.option(
     "--by", default="2h", show_default=True, metavar="DURATION",
     help="How much longer, from its foreseen end, such as 90m or 1d.",

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from epic_runner.cli import completing
 from epic_runner.cli.common import acting
 from epic_runner.output import emit, output_option
 from epic_runner.site import site_hosts
@@ -32,14 +33,26 @@ def gateway() -> None:
     help="The name by which people reach it; that of this machine, or ADDR, at first.",
 )  # fmt: skip
 @click.option(
-    "--certificate", metavar="FILE", help="The site's own certificate, PEM, with its chain."
+    "--certificate",
+    metavar="FILE",
+    shell_complete=completing.files,
+    help="The site's own certificate, PEM, with its chain.",
 )
-@click.option("--key", metavar="FILE", help="The key of that certificate, PEM.")
+@click.option(
+    "--key",
+    metavar="FILE",
+    shell_complete=completing.files,
+    help="The key of that certificate, PEM.",
+)
 @click.option(
     "--own-authority", is_flag=True,
     help="Go back from the site's own certificate to one of the private authority.",
 )  # fmt: skip
-@click.option("--host", help="The host that it runs on; the first one of the inventory at first.")
+@click.option(
+    "--host",
+    shell_complete=completing.hosts,
+    help="The host that it runs on; the first one of the inventory at first.",
+)
 @click.option("--name", help="The gateway's name, where several sites share a Docker host.")
 @output_option
 def up(
@@ -120,7 +133,9 @@ def down(*, lost: bool, yes: bool, output: str) -> None:
 
     known = site.load_or_refuse()
     if not yes:
-        click.confirm(f"Remove the gateway {known.url}, and end all connections?", abort=True)
+        click.confirm(
+            f"Remove the gateway {known.url}, and end all connections?", abort=True, err=True
+        )
     with acting(output) as context:
         left = lifecycle.down(context, known, lost=lost)
 

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from epic_runner import hosting
+from epic_runner.cli import completing
 from epic_runner.cli.common import acting
 from epic_runner.gateway import site
 from epic_runner.hosting import Finding, HostState
@@ -47,7 +48,7 @@ def prepare(output: str) -> None:
 
 
 @host.command()
-@click.argument("names", nargs=-1, metavar="[HOST]...")
+@click.argument("names", nargs=-1, metavar="[HOST]...", shell_complete=completing.hosts)
 @output_option
 def check(names: Sequence[str], output: str) -> None:
     """Look at hosts: reach, versions, clocks, ports between them, packet sizes, disk.
@@ -87,7 +88,7 @@ def list_(output: str) -> None:
 
 
 @host.command()
-@click.argument("name", metavar="HOST")
+@click.argument("name", metavar="HOST", shell_complete=completing.hosts)
 @click.option("--lost", is_flag=True, help="The machine is gone: make its nodes anew elsewhere.")
 @click.option("--undo", is_flag=True, help="Let the host take new nodes again.")
 @output_option
@@ -137,7 +138,7 @@ def drain(name: str, *, lost: bool, undo: bool, output: str) -> None:
 
 
 @host.command()
-@click.argument("name", metavar="HOST")
+@click.argument("name", metavar="HOST", shell_complete=completing.hosts)
 @output_option
 def remove(name: str, output: str) -> None:
     """Take a host without nodes out of the swarm, and forget it.

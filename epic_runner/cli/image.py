@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from epic_runner.catalog import Catalog, load_catalog
+from epic_runner.cli import completing
 from epic_runner.output import bytes_text, emit, output_option, table
 from epic_runner.resources import content_root
 
@@ -26,7 +27,7 @@ def image() -> None:
 
 
 @image.command()
-@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=completing.apps)
 @click.option("--force", is_flag=True, help="Build even what is fresh, without cached steps.")
 @click.option(
     "--relock",
@@ -159,7 +160,7 @@ def _print_states(found: Mapping[str, ImageState]) -> None:
 
 
 @image.command()
-@click.argument("name")
+@click.argument("name", shell_complete=completing.apps)
 @click.option("--sbom", is_flag=True, help="Print its bill of materials, CycloneDX JSON.")
 @output_option
 def show(name: str, *, sbom: bool, output: str) -> None:
@@ -221,9 +222,14 @@ def _print_shown(data: Mapping[str, Any]) -> None:
 
 
 @image.command()
-@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=completing.apps)
 @click.option(
-    "--host", "-H", "hosts", multiple=True, help="A host to bring them to; all, if none is named."
+    "--host",
+    "-H",
+    "hosts",
+    multiple=True,
+    shell_complete=completing.hosts,
+    help="A host to bring them to; all, if none is named.",
 )
 @click.option(
     "--registry",

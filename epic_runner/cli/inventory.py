@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from epic_runner import connections
+from epic_runner.cli import completing
 from epic_runner.cli.common import tenant_option
 from epic_runner.literal import inventory_yaml
 from epic_runner.output import emit, output_option
@@ -15,7 +16,7 @@ from epic_runner.store import Store
 
 
 @click.command()
-@click.argument("cluster", required=False)
+@click.argument("cluster", required=False, shell_complete=completing.clusters)
 @click.option("--content", is_flag=True, help="Print the folder of playbooks and ansible.cfg.")
 @tenant_option
 @output_option
@@ -30,7 +31,8 @@ def inventory(cluster: str | None, *, content: bool, tenant: str | None, output:
       ansible -i inventories/epic.yml lab -m command -a hostname
     """
     if content:
-        click.echo(content_root())
+        root = content_root()
+        emit({"content": str(root)}, lambda: click.echo(root), output)
         return
     if cluster is None:
         raise click.UsageError("Name a cluster: epic-run list shows them.")

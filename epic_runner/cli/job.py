@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from epic_runner.cli import completing
 from epic_runner.cli.abandoned import tell_sweep
 from epic_runner.cli.common import COLOURS, tenant_option, when
 from epic_runner.lifecycle import Context
@@ -38,7 +39,7 @@ def job() -> None:
 
 
 @job.command("list")
-@click.argument("cluster", required=False)
+@click.argument("cluster", required=False, shell_complete=completing.clusters)
 @click.option("--lines", "-n", type=click.IntRange(min=1), default=20, show_default=True,
               help="How many, the newest first.")  # fmt: skip
 @tenant_option
@@ -80,7 +81,7 @@ def list_(cluster: str | None, lines: int, tenant: str | None, output: str) -> N
 
 
 @job.command()
-@click.argument("key", metavar="JOB")
+@click.argument("key", metavar="JOB", shell_complete=completing.jobs)
 @output_option
 def show(key: str, output: str) -> None:
     """Show a job: how it goes on or ended, Spark's id of it, its stages and its page.
@@ -168,7 +169,7 @@ def _print(found: JobRecord, application: Application | None, page: str) -> None
 
 
 @job.command()
-@click.argument("key", metavar="JOB")
+@click.argument("key", metavar="JOB", shell_complete=completing.jobs)
 @click.option("--follow", "-f", is_flag=True, help="Go on until the job ends.")
 @click.option("--stdout", "only", flag_value="stdout", help="Only what it printed on stdout.")
 @click.option("--stderr", "only", flag_value="stderr", help="Only what it printed on stderr.")
@@ -201,7 +202,7 @@ def logs(key: str, only: str | None, *, follow: bool) -> None:
 
 
 @job.command()
-@click.argument("key", metavar="JOB")
+@click.argument("key", metavar="JOB", shell_complete=completing.jobs)
 @output_option
 def cancel(key: str, output: str) -> None:
     """End a job with all its processes; a cluster that was made for it is removed.
@@ -225,7 +226,7 @@ def _tell_cancelled(over: JobRecord) -> None:
 
 
 @job.command(hidden=True)
-@click.argument("key", metavar="JOB")
+@click.argument("key", metavar="JOB", shell_complete=completing.jobs)
 def finish(key: str) -> None:
     """Finish a job on a cluster of its own whose epic-run is gone: follow it, remove the cluster.
 

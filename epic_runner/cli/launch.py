@@ -6,21 +6,29 @@ from typing import Any
 
 import click
 
+from epic_runner.cli import completing
 from epic_runner.cli.common import acting
 from epic_runner.cli.show import print_endpoints, result
 from epic_runner.output import emit, output_option
 
 
 @click.command()
-@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@click.argument(
+    "files", nargs=-1, required=True, metavar="FILE...", shell_complete=completing.files
+)
 @click.option("--name", "-n", help="The cluster's name; the template's by default.")
-@click.option("--tenant", "-t", help="The tenant; the template's by default.")
+@click.option(
+    "--tenant",
+    "-t",
+    shell_complete=completing.tenants,
+    help="The tenant; the template's by default.",
+)
 @click.option(
     "--set", "sets", multiple=True, metavar="KEY=VALUE",
     help="Change a value of the template, such as roles.worker.count=5. May be repeated.",
 )  # fmt: skip
 @click.option(
-    "--as", "user", metavar="USER", envvar="EPIC_USER",
+    "--as", "user", metavar="USER", envvar="EPIC_USER", shell_complete=completing.members,
     help="The member who owns the cluster; the tenant's first administrator by default.",
 )  # fmt: skip
 @output_option

@@ -6,6 +6,7 @@ import time
 
 import click
 
+from epic_runner.cli import completing
 from epic_runner.cli.common import tenant_option
 from epic_runner.output import duration_text, emit, output_option, table
 
@@ -23,7 +24,7 @@ def lifetime() -> None:
 
 
 @lifetime.command()
-@click.argument("cluster", required=False)
+@click.argument("cluster", required=False, shell_complete=completing.clusters)
 @tenant_option
 @output_option
 def check(cluster: str | None, tenant: str | None, output: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from epic_runner.cli import completing
 from epic_runner.cli.abandoned import tell_sweep
 from epic_runner.output import bytes_text, duration_text, emit, output_option, table
 from epic_runner.site import site_hosts
@@ -16,7 +17,9 @@ from epic_runner.store import Store
 
 
 @click.command("list")
-@click.option("--tenant", "-t", help="Only this tenant's clusters.")
+@click.option(
+    "--tenant", "-t", shell_complete=completing.tenants, help="Only this tenant's clusters."
+)
 @output_option
 def list_(tenant: str | None, output: str) -> None:
     """List clusters.

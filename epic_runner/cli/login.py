@@ -6,14 +6,25 @@ from pathlib import Path
 
 import click
 
+from epic_runner.cli import completing
 from epic_runner.output import emit, output_option
 from epic_runner.store import Store
 
 
 @click.command()
-@click.argument("user", required=False)
-@click.option("--tenant", "-t", help="The tenant; that of the cluster, or the only one.")
-@click.option("--cluster", "-c", help="The one cluster to open; all of the tenant's if absent.")
+@click.argument("user", required=False, shell_complete=completing.members)
+@click.option(
+    "--tenant",
+    "-t",
+    shell_complete=completing.tenants,
+    help="The tenant; that of the cluster, or the only one.",
+)
+@click.option(
+    "--cluster",
+    "-c",
+    shell_complete=completing.clusters,
+    help="The one cluster to open; all of the tenant's if absent.",
+)
 @click.option(
     "--hours", type=click.FloatRange(min=0, max=24 * 7, min_open=True), default=12,
     show_default=True, help="How long the session lasts.",

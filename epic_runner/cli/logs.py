@@ -8,6 +8,7 @@ import signal
 import click
 
 from epic_runner import logs as reading
+from epic_runner.cli import completing
 from epic_runner.cli.common import node_of, tenant_option
 from epic_runner.logs import Source, Tail
 from epic_runner.output import emit, output_option
@@ -16,9 +17,18 @@ from epic_runner.store import Store
 
 
 @click.command()
-@click.argument("cluster")
-@click.option("--node", help="Only this node, such as worker-2; or the first one of a node role.")
-@click.option("--service", "-s", help="Only this service, such as spark-master.")
+@click.argument("cluster", shell_complete=completing.clusters)
+@click.option(
+    "--node",
+    shell_complete=completing.nodes,
+    help="Only this node, such as worker-2; or the first one of a node role.",
+)
+@click.option(
+    "--service",
+    "-s",
+    shell_complete=completing.services,
+    help="Only this service, such as spark-master.",
+)
 @click.option(
     "--lines", "-n", type=click.IntRange(min=0), default=20, show_default=True,
     help="How many last lines of each log.",
@@ -39,7 +49,8 @@ def logs(
     """Show the logs of a cluster's services.
 
     Stopped nodes have logs too; of a node that never had a service running, what its container
-    printed is shown. With --output json, --follow prints one object a line.
+    printed is shown. With --output json, --follow prints an object for every line, and one with a
+    problem for a log that cannot be read.
 
     \b
     Examples:
@@ -55,10 +66,13 @@ def logs(
     sources = reading.sources(record, node_of(record, node) if node else None, service)
     if not follow:
         tails = reading.tails(hosts, sources, lines)
+        if tails and all(tail.is_silent for tail in tails):
+            raise reading.unread(tail.problem for tail in tails)
         emit([_as_dict(tail) for tail in tails], lambda: _print(tails), output)
         return
+    shower = _Shower(sources, output)
     try:
-        reading.follow(hosts, sources, lines, _Shower(sources, output).show)
+        reading.follow(hosts, sources, lines, shower.show, shower.miss)
     except KeyboardInterrupt:
         # The ordinary end of following, for those who press it twice as well.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -66,10 +80,14 @@ def logs(
 
 
 class _Shower:
-    """Prints followed lines: with where they come from, if that is more than one place."""
+    """Prints followed lines: with where they come from, if that is more than one place.
+
+    To people, what is amiss with several logs at once is told once.
+    """
 
     def __init__(self, sources: list[Source], output: str) -> None:
         self._json = output == "json"
+        self._missed: set[str] = set()
         self._alone = len(sources) == 1
         self._width = max((len(_title(source)) for source in sources), default=0)
 
@@ -81,6 +99,13 @@ class _Shower:
         else:
             title = click.style(_title(source).ljust(self._width), fg="cyan")
             click.echo(f"{title} | {line}")
+
+    def miss(self, source: Source, problem: str) -> None:
+        if self._json:
+            click.echo(json.dumps({**_place(source), "problem": problem}))
+        elif problem not in self._missed:
+            self._missed.add(problem)
+            self.show(source, f"({problem})")
 
 
 def _print(tails: list[Tail]) -> None:

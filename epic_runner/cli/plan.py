@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from epic_runner.cli import completing
 from epic_runner.cli.reading import read_template
 from epic_runner.output import counted, emit, output_option, shortened, table
 from epic_runner.plan import Plan, make_plan
@@ -12,9 +13,16 @@ from epic_runner.store import Store
 
 
 @click.command()
-@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@click.argument(
+    "files", nargs=-1, required=True, metavar="FILE...", shell_complete=completing.files
+)
 @click.option("--name", "-n", help="The cluster's name; the template's by default.")
-@click.option("--tenant", "-t", help="The tenant; the template's by default.")
+@click.option(
+    "--tenant",
+    "-t",
+    shell_complete=completing.tenants,
+    help="The tenant; the template's by default.",
+)
 @click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="As for launch.")
 @output_option
 def plan(

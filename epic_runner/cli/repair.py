@@ -7,13 +7,14 @@ from typing import Any
 import click
 
 from epic_runner import lifecycle, recovery
+from epic_runner.cli import completing
 from epic_runner.cli.common import acting, tenant_option
 from epic_runner.cli.show import result
 from epic_runner.output import emit, output_option
 
 
 @click.command()
-@click.argument("cluster", required=False)
+@click.argument("cluster", required=False, shell_complete=completing.clusters)
 @tenant_option
 @output_option
 def repair(cluster: str | None, tenant: str | None, output: str) -> None:

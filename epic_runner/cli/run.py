@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import click
 
+from epic_runner.cli import completing
 from epic_runner.cli.common import COLOURS
 from epic_runner.errors import OperationFailed
 from epic_runner.events import Step
@@ -23,12 +24,19 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@click.argument(
+    "files", nargs=-1, required=True, metavar="FILE...", shell_complete=completing.files
+)
 @click.option(
     "--set", "sets", multiple=True, metavar="KEY=VALUE",
     help="Change a value of the Job or its Template, such as submit.args=[x]. May be repeated.",
 )  # fmt: skip
-@click.option("--tenant", "-t", help="The tenant; the job's or its template's by default.")
+@click.option(
+    "--tenant",
+    "-t",
+    shell_complete=completing.tenants,
+    help="The tenant; the job's or its template's by default.",
+)
 @click.option("--keep", is_flag=True, help="Leave the cluster that is made for the job.")
 @output_option
 def run(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from epic_runner.cli import completing
 from epic_runner.cli.common import FIRST_ADMIN, as_option, tenant_option
 from epic_runner.output import duration_text, emit, output_option, table
 from epic_runner.store import RunRecord, ScheduleRecord, Store
@@ -32,7 +33,7 @@ def schedule() -> None:
 
 
 @schedule.command()
-@click.argument("files", nargs=-1, required=True)
+@click.argument("files", nargs=-1, required=True, shell_complete=completing.files)
 @as_option(f"The member as whom it runs; the job's, or {FIRST_ADMIN}")
 @tenant_option
 @output_option
@@ -82,7 +83,9 @@ def add(files: tuple[str, ...], user: str | None, tenant: str | None, output: st
 
 
 @schedule.command("list")
-@click.option("--tenant", "-t", help="Only this tenant's schedules.")
+@click.option(
+    "--tenant", "-t", shell_complete=completing.tenants, help="Only this tenant's schedules."
+)
 @output_option
 def list_(tenant: str | None, output: str) -> None:
     """List schedules: when they run next, and how they ran last.
@@ -119,7 +122,7 @@ def list_(tenant: str | None, output: str) -> None:
 
 
 @schedule.command()
-@click.argument("name")
+@click.argument("name", shell_complete=completing.schedules)
 @click.option("--limit", "-n", default=20, show_default=True, help="How many runs to show.")
 @tenant_option
 @output_option
@@ -163,7 +166,7 @@ def show(name: str, limit: int, tenant: str | None, output: str) -> None:
 
 
 @schedule.command()
-@click.argument("name")
+@click.argument("name", shell_complete=completing.schedules)
 @tenant_option
 @output_option
 def pause(name: str, tenant: str | None, output: str) -> None:
@@ -177,7 +180,7 @@ def pause(name: str, tenant: str | None, output: str) -> None:
 
 
 @schedule.command()
-@click.argument("name")
+@click.argument("name", shell_complete=completing.schedules)
 @tenant_option
 @output_option
 def resume(name: str, tenant: str | None, output: str) -> None:
@@ -191,7 +194,7 @@ def resume(name: str, tenant: str | None, output: str) -> None:
 
 
 @schedule.command()
-@click.argument("name")
+@click.argument("name", shell_complete=completing.schedules)
 @click.option("--yes", "-y", is_flag=True, help="Don't ask.")
 @tenant_option
 @output_option
@@ -206,7 +209,7 @@ def remove(name: str, *, yes: bool, tenant: str | None, output: str) -> None:
     with store.read() as transaction:
         found = transaction.find_schedule(name, tenant)
     if not yes:
-        click.confirm(f"Remove the schedule {found.tenant}/{found.name}?", abort=True)
+        click.confirm(f"Remove the schedule {found.tenant}/{found.name}?", abort=True, err=True)
     with store.transaction() as transaction:
         transaction.remove_schedule(found.tenant, found.name)
     store.close()
@@ -214,7 +217,7 @@ def remove(name: str, *, yes: bool, tenant: str | None, output: str) -> None:
 
 
 @schedule.command("run-now")
-@click.argument("name")
+@click.argument("name", shell_complete=completing.schedules)
 @click.option("--background", "-b", is_flag=True, help="Return the run's id at once.")
 @tenant_option
 @output_option

@@ -13,6 +13,7 @@ import click
 
 from epic_runner import docker_exec, jobs
 from epic_runner.actions.printing import write
+from epic_runner.cli import completing
 from epic_runner.cli.common import (
     FIRST_ADMIN,
     as_option,
@@ -53,13 +54,14 @@ class CommandBehindDashes(click.Command):
             told = problem.format_message().rstrip(".")
             hint = f"A command stands behind --: {ctx.command_path} lab -- ls -l"
             raise click.UsageError(f"{told}. {hint}", ctx) from problem
-        ctx.params["command"] = tuple(args[cut + 1 :])
+        if cut < len(args):
+            ctx.params["command"] = tuple(args[cut + 1 :])
         return rest
 
 
 @click.command(cls=CommandBehindDashes, options_metavar="[OPTIONS]")
-@click.argument("cluster")
-@click.argument("node", required=False)
+@click.argument("cluster", shell_complete=completing.clusters)
+@click.argument("node", required=False, shell_complete=completing.nodes)
 @as_option(f"The member who acts; {FIRST_ADMIN}")
 @tenant_option
 def shell(

@@ -158,6 +158,9 @@ def next_step(status: ClusterStatus) -> str | None:
         return f"epic-run destroy {status.name} --yes"
     if status.health == "green":
         return None
+    if status.silent:
+        # A repair goes on without them, or waits in vain.
+        return f"epic-run doctor tells what is wrong with {' and '.join(status.silent)}."
     if not status.strays and all(node.state == "ready" for node in status.nodes):
         step = _beside_nodes(status)
         if step is not None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import click
 
+from epic_runner.cli import completing
 from epic_runner.cli.common import by_options, tenant_option
 from epic_runner.cli.resizing import resized
 from epic_runner.output import output_option
 
 
 @click.command()
-@click.argument("cluster")
+@click.argument("cluster", shell_complete=completing.clusters)
 @by_options
 @tenant_option
 @output_option

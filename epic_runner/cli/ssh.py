@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from epic_runner.cli import completing
 from epic_runner.cli.common import FIRST_ADMIN, as_option, node_of, tenant_option
 from epic_runner.cli.shell import CommandBehindDashes
 from epic_runner.errors import EpicError
@@ -18,8 +19,8 @@ _HOURS = 0.1
 
 
 @click.command(cls=CommandBehindDashes, options_metavar="[OPTIONS]")
-@click.argument("cluster")
-@click.argument("node", required=False)
+@click.argument("cluster", shell_complete=completing.clusters)
+@click.argument("node", required=False, shell_complete=completing.nodes)
 @as_option(f"The member who acts; {FIRST_ADMIN}")
 @tenant_option
 def ssh(

@@ -10,6 +10,7 @@ from dataclasses import replace
 import click
 
 from epic_runner import connections
+from epic_runner.cli import completing
 from epic_runner.cli.common import probes, tenant_option
 from epic_runner.cli.show import print_status, print_use
 from epic_runner.hosts import Host
@@ -21,7 +22,7 @@ from epic_runner.store import ClusterRecord, Store
 
 
 @click.command()
-@click.argument("cluster")
+@click.argument("cluster", shell_complete=completing.clusters)
 @click.option("--hide-token", is_flag=True, help="Leave the notebooks' token out of addresses.")
 @tenant_option
 @output_option

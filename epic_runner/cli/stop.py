@@ -5,13 +5,14 @@ from __future__ import annotations
 import click
 
 from epic_runner import lifecycle
+from epic_runner.cli import completing
 from epic_runner.cli.common import acting, tenant_option
 from epic_runner.cli.show import result
 from epic_runner.output import emit, output_option
 
 
 @click.command()
-@click.argument("cluster")
+@click.argument("cluster", shell_complete=completing.clusters)
 @tenant_option
 @output_option
 def stop(cluster: str, tenant: str | None, output: str) -> None:

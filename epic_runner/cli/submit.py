@@ -12,6 +12,7 @@ import click
 
 from epic_runner import jobs, tracking
 from epic_runner.actions.printing import write
+from epic_runner.cli import completing
 from epic_runner.cli.common import (
     FIRST_ADMIN,
     Command,
@@ -39,7 +40,7 @@ CUT_OFF = "Interrupted at the job's start; epic-run job list tells whether it ru
 def _carried(option: str, name: str, what: str) -> Callable[[Command], Command]:
     """Return what adds an option for files that go along with the program."""
     return click.option(
-        option, name, multiple=True, metavar="FILES",
+        option, name, multiple=True, metavar="FILES", shell_complete=completing.listed_files,
         help=f"{what}, divided by commas. May be repeated.",
     )  # fmt: skip
 
@@ -49,9 +50,9 @@ def _divided(values: Iterable[str]) -> tuple[str, ...]:
 
 
 @click.command(cls=WithArguments)
-@click.argument("cluster")
-@click.argument("file")
-@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@click.argument("cluster", shell_complete=completing.clusters)
+@click.argument("file", shell_complete=completing.files)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, shell_complete=completing.files)
 @click.option(
     "--conf", "-c", "conf", multiple=True, metavar="KEY=VALUE",
     help="A property of Spark, such as spark.cores.max=2. May be repeated.",
@@ -64,7 +65,7 @@ def _divided(values: Iterable[str]) -> tuple[str, ...]:
 @click.option("--name", "-n", default="", help="The name of the Spark application.")
 @env_option("program")
 @click.option(
-    "--on", default="", metavar="NAME",
+    "--on", default="", metavar="NAME", shell_complete=completing.connected,
     help="The connected cluster on whose workers it runs; the driver stays on CLUSTER.",
 )  # fmt: skip
 @timeout_option("End it after this long, such as 90s or 2h.")

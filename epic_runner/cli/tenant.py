@@ -10,6 +10,7 @@ import click
 
 from epic_runner import docker_api, lifecycle
 from epic_runner.catalog import load_catalog
+from epic_runner.cli import completing
 from epic_runner.cli.common import acting
 from epic_runner.deadline import ANSWER_SECONDS
 from epic_runner.everywhere import ask_any
@@ -38,7 +39,9 @@ def tenant() -> None:
 
 
 @tenant.command("apply")
-@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@click.argument(
+    "files", nargs=-1, required=True, metavar="FILE...", shell_complete=completing.files
+)
 @output_option
 def apply_(files: Sequence[str], output: str) -> None:
     """Write the Tenants and Flavors of FILEs to the store.
@@ -99,7 +102,7 @@ def list_(output: str) -> None:
 
 
 @tenant.command()
-@click.argument("name")
+@click.argument("name", shell_complete=completing.tenants)
 @click.option(
     "--volumes",
     is_flag=True,
@@ -146,7 +149,7 @@ def show(name: str, *, volumes: bool, output: str) -> None:
 
 
 @tenant.command()
-@click.argument("name")
+@click.argument("name", shell_complete=completing.tenants)
 @click.option("--yes", "-y", is_flag=True, help="Don't ask.")
 @click.option("--plan", is_flag=True, help="Tell what would go, and change nothing.")
 @click.option("--with-clusters", is_flag=True, help="Destroy its clusters first.")
@@ -171,8 +174,8 @@ def remove(name: str, *, yes: bool, plan: bool, with_clusters: bool, output: str
         going = _going(name)
         if going["clusters"] and not with_clusters:
             raise lifecycle.still_has_clusters(name, going["clusters"])
-        click.echo("\n".join(_going_lines(going)), err=output == "json")
-        click.confirm(f"Remove tenant {name} with all of this?", abort=True)
+        click.echo("\n".join(_going_lines(going)), err=True)
+        click.confirm(f"Remove tenant {name} with all of this?", abort=True, err=True)
     with acting(output) as context:
         if with_clusters:
             with context.store.read() as transaction:

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from epic_runner.catalog import load_catalog
+from epic_runner.cli import completing
 from epic_runner.cluster import ClusterSpec
 from epic_runner.errors import EpicError, InputErrors
 from epic_runner.output import bytes_text, counted, emit, output_option, table
@@ -20,7 +21,9 @@ from epic_runner.spec.resolve import draft_clusters
 
 
 @click.command()
-@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@click.argument(
+    "files", nargs=-1, required=True, metavar="FILE...", shell_complete=completing.files
+)
 @click.option(
     "--set",
     "sets",

@@ -35,7 +35,11 @@ _ADVISORY_LOCK = 0x65706963  # "epic": one lock for every writing transaction on
 
 def database_url() -> str:
     """Return the store's SQLAlchemy URL: `EPIC_DATABASE_URL`, else a file under `EPIC_HOME`."""
-    return named_url() or f"sqlite:///{private_directory(home()) / 'store.db'}"
+    return named_url() or _file_url(private_directory(home()))
+
+
+def _file_url(folder: Path) -> str:
+    return f"sqlite:///{folder / 'store.db'}"
 
 
 def named_url() -> str | None:
@@ -99,6 +103,26 @@ def open_engine(url: str) -> Engine:
             _migrate(engine, current)
     except SQLAlchemyError as problem:
         raise unreachable(engine, problem) from problem
+    return engine
+
+
+def existing_engine(url: str | None = None) -> Engine:
+    """Open a database that is there, as it is.
+
+    Raises:
+        EpicError: There is none, it cannot be reached, or its tables are of another version.
+    """
+    engine = make_engine(url or named_url() or _file_url(home()))
+    # SQLite would make the file.
+    if engine.dialect.name == "sqlite" and not Path(engine.url.database or "").is_file():
+        raise StoreUnavailable(f"There is no store at {shown_url(engine.url)}.")
+    try:
+        with _connected(engine) as connection:
+            current = _revision(connection)
+    except SQLAlchemyError as problem:
+        raise unreachable(engine, problem) from problem
+    if current != HEAD:
+        raise StoreUnavailable(f"The store at {shown_url(engine.url)} is of another version.")
     return engine
 
 

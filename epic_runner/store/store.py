@@ -13,7 +13,13 @@ from sqlalchemy import Column, Connection, Table, delete, func, insert, select, 
 from epic_runner.cluster import ClusterSpec, DeclaredAction, Node, split_name
 from epic_runner.errors import InputError, NotFound
 from epic_runner.store import schema
-from epic_runner.store.database import database_url, exclusive, open_engine, reading
+from epic_runner.store.database import (
+    database_url,
+    exclusive,
+    existing_engine,
+    open_engine,
+    reading,
+)
 from epic_runner.store.records import (
     ActionRecord,
     ClusterRecord,
@@ -37,10 +43,14 @@ Named = TypeVar("Named", ClusterRecord, ScheduleRecord)
 
 
 class Store:
-    """The database, opened. Methods that change take part in a `transaction()`."""
+    """The database, opened. Methods that change take part in a `transaction()`.
 
-    def __init__(self, url: str | None = None) -> None:
-        self._engine = open_engine(url or database_url())
+    With `as_it_is` nothing is made or brought up to date for it: StoreUnavailable is raised where
+    there is no store, or one of another version.
+    """
+
+    def __init__(self, url: str | None = None, *, as_it_is: bool = False) -> None:
+        self._engine = existing_engine(url) if as_it_is else open_engine(url or database_url())
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:

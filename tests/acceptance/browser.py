@@ -12,6 +12,7 @@ import http.client
 import itertools
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -31,6 +32,22 @@ PAGE_SECONDS = 180
 DEVTOOLS_PORT = 9222
 # A page is whole when it has asked for nothing new for so long.
 QUIET_SECONDS = 0.3
+
+
+# As Debian, other systems and Google call it.
+PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+
+def program() -> str:
+    """Return the browser to start.
+
+    One that cannot even tell its version is only a word on how to get it: so it is on Ubuntu.
+    """
+    for path in filter(None, map(shutil.which, PROGRAMS)):
+        if subprocess.run([path, "--version"], capture_output=True, check=False).returncode == 0:
+            return path
+    names = ", ".join(PROGRAMS)
+    raise AssertionError(f"There is no browser for this test; install one of {names}.")
 
 
 class Browser:
@@ -161,7 +178,7 @@ def browser(folder: Path, authority: Path, port: int) -> Iterator[Browser]:
         subprocess.run(["certutil", *named, *command], check=True, capture_output=True)
     kept = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
     command = [
-        "chromium", "--headless=new", "--no-sandbox", "--disable-gpu", "--no-proxy-server",
+        program(), "--headless=new", "--no-sandbox", "--disable-gpu", "--no-proxy-server",
         "--disable-dev-shm-usage", "--disable-background-networking", "--no-first-run",
         f"--remote-debugging-port={DEVTOOLS_PORT}", "--remote-allow-origins=*",
         "--window-size=1400,1000", f"--user-data-dir={folder / 'profile'}", "about:blank",

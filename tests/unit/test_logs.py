@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import io
+import json
 import tarfile
 import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
+from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
-from life_samples import host, record, spec
+from life_samples import host, known, record, spec
 
 from epic_runner import docker_api, docker_exec, logs
+from epic_runner.cli import cli
 from epic_runner.errors import DockerUnavailable, InputError, NotFound
 from epic_runner.logs import Source
 
@@ -125,13 +131,65 @@ def test_followed_pieces_become_whole_lines(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(docker_exec, "stream", stream)
     shown: list[tuple[str, str]] = []
+    missed: list[tuple[str, str]] = []
     threads: set[int] = set()
 
     def show(source: Source, line: str) -> None:
         threads.add(threading.get_ident())
         shown.append((source.node.short_name, line))
 
-    logs.follow(HOSTS, logs.sources(LAB, service="spark-worker"), 1, show)
+    def miss(source: Source, problem: str) -> None:
+        missed.append((source.node.short_name, problem))
+
+    logs.follow(HOSTS, logs.sources(LAB, service="spark-worker"), 1, show, miss)
     for node in ("worker-1", "worker-2"):
         of = [line for where, line in shown if where == node]
-        assert of == ["one", "two", "thr\ufffdee(away)"]
+        assert of == ["one", "two", "thr\ufffdee"]
+    assert sorted(missed) == [("worker-1", "away"), ("worker-2", "away")]
+
+
+# -- what the verb makes of it -----------------------------------------------------------------
+
+
+@pytest.fixture
+def epic_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Result]]:
+    """The command line, with a store that knows the cluster lab of two nodes."""
+    monkeypatch.setenv("EPIC_HOME", str(tmp_path))
+    with known(tmp_path, spec(), "master-1", "worker-1"):
+        yield lambda *words: CliRunner().invoke(cli, words)
+
+
+def refuse(*_: object, **__: object) -> Any:
+    raise DockerUnavailable("Docker on host local does not answer")
+
+
+@pytest.mark.parametrize("more", [[], ["--follow"], ["-o", "json"], ["--follow", "-o", "json"]])
+def test_logs_of_which_none_can_be_read_are_a_failure(
+    epic_run: Callable[..., Result], more: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(docker_api, "ping", refuse)
+    monkeypatch.setattr(docker_exec, "stream", refuse)
+    ended = epic_run("logs", "lab", *more)
+    assert isinstance(ended.exception, DockerUnavailable)
+    assert ended.exception.message == "Docker on host local does not answer"
+    assert ended.exception.hint == "epic-run doctor tells what is wrong with it."
+
+
+def test_to_programs_a_problem_is_no_line(
+    epic_run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stream(*arguments: Any, **_: object) -> int:
+        if "worker" in arguments[1]:
+            refuse()
+        arguments[3](b"fine\n", is_error=False)
+        return 0
+
+    monkeypatch.setattr(docker_exec, "stream", stream)
+    ended = epic_run("logs", "lab", "--follow", "--output", "json")
+    assert ended.exit_code == 0
+    told = sorted(ended.stdout.splitlines())
+    assert [json.loads(line) for line in told] == [
+        {"node": "master-1", "service": "spark-master", "line": "fine"},
+        {"node": "worker-1", "service": "spark-worker",
+         "problem": "Docker on host local does not answer"},
+    ]  # fmt: skip

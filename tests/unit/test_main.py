@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from epic_runner import __main__
+
 # What a verb does whose progress nobody reads any more: it goes on, and ends in its own way.
 VERB = """
 import contextlib, sys
@@ -116,3 +118,30 @@ def test_a_signal_that_does_not_wake_who_waits_is_seen_in_a_moment() -> None:
     """As one that comes just before the wait."""
     tell = "signal.pthread_kill(threading.get_ident(), signal.SIGTERM)"
     assert told_to_end(tell) == "cleaned up -15\n"
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_signal_that_the_caller_lets_it_ignore_ends_nothing(name: str) -> None:
+    """As nohup does with a terminal's end."""
+    tell = f"os.kill(os.getpid(), signal.{name}); time.sleep(1); os._exit(7)"
+    verb = ENDED.format(tell=tell, again="pass")
+    done = subprocess.run(
+        ["bash", "-c", f'trap "" {name}; exec "$@"', "bash", sys.executable, "-c", verb],
+        capture_output=True, text=True, cwd=Path(__file__).resolve().parents[2], timeout=30,
+        check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (7, ""), done.stderr
+
+
+@pytest.mark.parametrize("group", [[], ["tenant"], ["host"]])
+def test_without_a_verb_the_help_is_all_that_is_printed(
+    group: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(__main__, "ORDERLY", ())
+    assert __main__.run([*group, "--help"]) == 0
+    help_text = capsys.readouterr().out
+    # click's own exit code for it.
+    assert __main__.run(group) == 2
+    assert capsys.readouterr() == ("", help_text)
+    assert __main__.run([*group, "--nonsense"]) == 2
+    assert capsys.readouterr().err.startswith("Error: No such option")

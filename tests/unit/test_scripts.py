@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import subprocess
@@ -135,3 +136,81 @@ def test_a_suite_that_fails_or_has_no_test_fails_the_run(
     told = run(str(checkout / "scripts" / "test"), "unit")
     assert told.returncode == exit_code, told.stderr
     assert summary in told.stdout.splitlines()
+
+
+# -- who called, and the browser of the tests ---------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("user", "uid", "home", "told"),
+    [
+        ("", "0", "/root", ""),
+        ("root", "0", "/root", ""),
+        ("ada", "1000", "/home/ada", ""),
+        ("ada", "0", "/root", "  sudo .venv/bin/epic-run list"),
+        ("ada", "0", "/home/ada",
+         "  sudo EPIC_HOME=/home/ada/.local/share/epic-runner .venv/bin/epic-run list"),
+    ],
+)  # fmt: skip
+def test_who_had_sudo_run_quickstart_is_told_how_to_go_on(
+    user: str, uid: str, home: str, told: str
+) -> None:
+    text = (ROOT / "scripts" / "quickstart").read_text()
+    function = text[text.index("print_owner() {") :].partition("\n}\n")[0] + "\n}"
+    shown = lib(
+        f"id() {{ echo {uid}; }}\n{function}\nprint_owner",
+        SUDO_USER=user, HOME=home, EPIC_HOME="", XDG_DATA_HOME="",
+    )  # fmt: skip
+    assert shown.returncode == 0, shown.stderr
+    assert "".join(shown.stdout.splitlines()[-1:]) == told
+    assert ("ada goes on with:" in shown.stdout) is bool(told)
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Path:
+    """A PATH with nothing but what the functions themselves need, and no package of a browser."""
+    path = tmp_path / "bin"
+    path.mkdir()
+    for name in ("bash", "sh", "cat", "dirname", "id", "mktemp", "rm", "timeout"):
+        (path / name).symlink_to(str(shutil.which(name)))
+    program(path / "apt-get", "exit 0")
+    program(path / "apt-cache", "exit 0")
+    return path
+
+
+def browser_ensured(machine: Path) -> str:
+    script = f"PATH={machine}\napt_install() {{ echo installs $*; }}\nensure_browser"
+    shown = lib(script)
+    assert shown.returncode == 0, shown.stderr
+    return shown.stdout.strip()
+
+
+def test_a_browser_that_is_there_is_used(machine: Path) -> None:
+    program(machine / "google-chrome", "echo Google Chrome 130")
+    assert browser_ensured(machine) == ""
+
+
+def test_a_browser_is_installed_where_there_is_a_package_of_it(machine: Path) -> None:
+    program(machine / "apt-cache", "echo chromium 130 main")
+    # Ubuntu's chromium-browser is only a word on a snap.
+    program(machine / "chromium-browser", "echo requires the snap; exit 1")
+    assert browser_ensured(machine) == "installs chromium"
+
+
+def test_without_a_package_of_a_browser_the_other_tests_go_on(machine: Path) -> None:
+    assert browser_ensured(machine) == (
+        "No Chromium is here, and no package of it: the tests that open pages in it will fail."
+    )
+
+
+def test_a_test_without_its_browser_fails_and_says_so(
+    machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "tests" / "acceptance"))
+    browser = importlib.import_module("browser")
+    program(machine / "chromium-browser", "echo requires the snap; exit 1")
+    monkeypatch.setenv("PATH", str(machine))
+    with pytest.raises(AssertionError, match="There is no browser for this test; install one of"):
+        browser.program()
+    there = program(machine / "google-chrome", "echo Google Chrome 130")
+    assert browser.program() == str(there)

@@ -201,5 +201,7 @@ def test_a_gateway_whose_host_is_silent_makes_what_runs_yellow_and_is_told_once(
     # A host that has nodes as well is told with them.
     cluster = replace(cluster, nodes=(replace(cluster.nodes[0], host="far"),))
     assert "gateway" not in seen().reason
+    # No repair mends a host that does not answer.
+    assert next_step(seen()) == "epic-run doctor tells what is wrong with far."
     silent.clear()
     assert seen().health == "green"
