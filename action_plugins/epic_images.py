@@ -222,7 +222,7 @@ class ActionModule(Runner):  # type: ignore[misc]
         # Before all of that. A shared connection would keep the port open for as long as it lasts.
         settings = ("ControlMaster=no", "ControlPath=none", "BatchMode=yes",
                     "ExitOnForwardFailure=yes", "ServerAliveInterval=15")  # fmt: skip
-        # Layers are compressed already, and `-C`, which is among Ansible's own words, does it again.
+        # Layers are compressed already; `-C`, one of Ansible's own words, would do it again.
         words = [word for word in words if word != "-C"]
         return [program, *(word for setting in settings for word in ("-o", setting)), *words]
 

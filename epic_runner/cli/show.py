@@ -165,10 +165,16 @@ def next_step(status: ClusterStatus) -> str | None:
         step = _beside_nodes(status)
         if step is not None:
             return step
-    if status.wanted == "stopped":
-        is_stopped = {node.state for node in status.nodes} <= {"stopped", "pending"}
-        return f"epic-run {'start' if is_stopped else 'stop'} {status.name}"
-    return f"epic-run repair {status.name}"
+    return f"epic-run {_mending(status)} {status.name}"
+
+
+def _mending(status: ClusterStatus) -> str:
+    """Return the verb that mends nodes which are not as wanted."""
+    if status.wanted == "running":
+        return "repair"
+    # What a stopped cluster lacks is made by its start.
+    late = {node.state for node in status.nodes} - {"stopped", "pending"}
+    return "stop" if late else "start"
 
 
 def _beside_nodes(status: ClusterStatus) -> str | None:
