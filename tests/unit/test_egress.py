@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import io
 import json
+import os
+import signal
+import subprocess
+import sys
 import tarfile
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +150,74 @@ def test_addresses_of_names_are_kept_for_a_while() -> None:
     later = program.remembered(once, {"git": {"192.0.2.2"}}, 100.0)
     assert set(later["git"]) == {"192.0.2.1", "192.0.2.2"}
     assert set(program.remembered(later, {"git": set()}, 3650.0)["git"]) == {"192.0.2.2"}
+
+
+# An nft that keeps the table in a file; what it is told is noted.
+NFT = """#!/bin/sh
+case "$*" in
+    "--file -") cat >"$HERE/table" && echo put >>"$HERE/puts" ;;
+    monitor) exec sleep 60 ;;
+    *) cat "$HERE/table" ;;
+esac
+"""
+# The program with a resolver that knows one name and is silent about the others.
+KEEP = """
+import pathlib, runpy, socket, sys, time
+program = runpy.run_path(sys.argv[1])
+here = pathlib.Path(sys.argv[2])
+program["keep"].__globals__.update(POLICIES=here, EXPECTED=here / "run", CHECK_SECONDS=0.1)
+
+def asked(name, *_):
+    time.sleep(0 if name == "git" else 60)
+    return [(0, 0, 0, "", ("192.0.2.9", 0))]
+
+socket.getaddrinfo = asked
+program["keep"]()
+"""
+
+
+@contextlib.contextmanager
+def kept(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """Run `firewall.py keep` on the policies of a folder."""
+    (folder / "nft").write_text(NFT)
+    (folder / "nft").chmod(0o755)
+    path = {"PATH": f"{folder}:{os.environ['PATH']}", "HERE": str(folder)}
+    with subprocess.Popen(
+        [sys.executable, "-u", "-c", KEEP, str(PROGRAM), str(folder)],
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env={**os.environ, **path},
+    ) as running:  # fmt: skip
+        try:
+            yield running
+        finally:
+            running.kill()
+
+
+def soon(is_so: Callable[[], bool]) -> bool:
+    """Tell whether something becomes so within some seconds, far less than the resolver takes."""
+    end = time.monotonic() + 20
+    while not is_so() and time.monotonic() < end:
+        time.sleep(0.02)
+    return is_so()
+
+
+def test_a_resolver_that_is_silent_holds_up_neither_launches_nor_the_look_at_the_table(
+    tmp_path: Path,
+) -> None:
+    table = tmp_path / "table"
+    allow = [{"to": "silent.example.com", "port": 0}, {"to": "git", "port": 443}]
+    (tmp_path / "a.json").write_text(json.dumps({**POLICY, "allow": allow}))
+    with kept(tmp_path) as running:
+        assert running.stdout
+        assert running.stdout.readline().startswith("ok epoa=")
+        assert soon(lambda: "192.0.2.9/32" in table.read_text())
+        table.write_text("flushed")
+        assert soon(lambda: table.read_text() != "flushed")
+        (tmp_path / "b.json").write_text(json.dumps({**POLICY, "bridge": "epob"}))
+        running.send_signal(signal.SIGHUP)
+        assert soon(lambda: "chain epob" in table.read_text())
+        assert "192.0.2.9/32" in table.read_text()
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(20) == 0
 
 
 def test_a_bridge_has_a_name_that_the_firewall_knows_and_the_kernel_takes() -> None:
