@@ -138,6 +138,16 @@ def test_what_is_closed_comes_before_what_is_open() -> None:
     assert chain[-1] == program.REJECT
 
 
+def test_ports_that_hosts_publish_are_closed_whatever_bridge_is_behind_them() -> None:
+    chain = program.tenant_chain({**POLICY, "allow": [{"to": "0.0.0.0/0", "port": 0}]}, {})
+    asked_for = next(n for n, rule in enumerate(chain) if rule.startswith("ct original ip daddr"))
+    assert "10.0.0.5/32" in chain[asked_for]
+    assert chain[asked_for].endswith(program.REJECT)
+    assert asked_for < chain.index("ip daddr { 0.0.0.0/0 } accept")
+    # A host that is a resolver is asked for names.
+    assert asked_for > next(n for n, rule in enumerate(chain) if "th dport 53" in rule)
+
+
 def test_a_tenant_without_a_list_asks_no_resolver_and_reaches_only_itself() -> None:
     policy = {**POLICY, "allow": [], "inside": True}
     accepted = [rule for rule in program.tenant_chain(policy, {}) if rule.endswith("accept")]

@@ -94,7 +94,12 @@ def tenant_chain(policy: Policy, addresses: Mapping[str, Iterable[str]]) -> list
     if policy["allow"] and policy["resolvers"]:
         rules.append(f"ip daddr {networks(policy['resolvers'])} meta l4proto {{ tcp, udp }} "
                      "th dport 53 accept")  # fmt: skip
-    rules.append(f"ip daddr {networks([*NEVER, *policy['closed']])} {REJECT}")
+    closed = networks([*NEVER, *policy["closed"]])
+    rules.append(f"ip daddr {closed} {REJECT}")
+    # What a host publishes has the address behind it by now; what was asked for is remembered. So
+    # it is closed also where the bridge behind it has a name that nobody knows. Servers of names
+    # may be hosts, and come first.
+    rules.append(f"ct original ip daddr {closed} {REJECT}")
     for port, targets in sorted(opened(policy, addresses).items()):
         ports = f" meta l4proto {{ tcp, udp }} th dport {port}" if port else ""
         rules.append(f"ip daddr {networks(targets)}{ports} accept")
