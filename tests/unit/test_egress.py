@@ -244,6 +244,27 @@ def test_nodes_are_led_to_resolvers_that_are_not_of_the_loopback() -> None:
     assert not utility.is_outside([])
 
 
+def test_servers_that_the_engine_is_set_to_ask_are_open_beside_the_hosts_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, resolv = tmp_path / "daemon.json", tmp_path / "resolv.conf"
+    monkeypatch.setattr(utility, "ENGINE_SETTINGS", str(settings))
+    monkeypatch.setattr(utility, "RESOLVERS", (str(tmp_path / "none"), str(resolv)))
+    resolv.write_text("search example.com\nnameserver 192.0.2.53\nnameserver 127.0.0.1\n")
+    assert utility.host_resolvers() == ["192.0.2.53"]
+    settings.write_text('{"dns": ["192.0.2.99", "192.0.2.53", "127.0.0.1", "2001:db8::1"]}')
+    assert utility.host_resolvers() == ["192.0.2.53", "192.0.2.99"]
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"dns": null}', '{"dns": [7]}', '{"debug": true}'])
+def test_settings_of_the_engine_that_name_no_server_open_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    (tmp_path / "daemon.json").write_text(text)
+    monkeypatch.setattr(utility, "ENGINE_SETTINGS", str(tmp_path / "daemon.json"))
+    assert utility.engine_resolvers() == []
+
+
 class Engine:
     """An engine whose firewall runs and takes up what is in its files at once."""
 
