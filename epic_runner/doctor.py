@@ -152,7 +152,8 @@ class DnsFacts:
     Attributes:
         host_name: This machine's name.
         host_address: What its name resolves to; None where it does not.
-        nameservers: Those that containers inherit, in order.
+        nameservers: Those that containers inherit from the host, in order.
+        engine_nameservers: Those of the engine's settings, which take their place.
         lost: Running nodes that do not find a neighbour, such as `lab-master-1: lab-worker-1`.
     """
 
@@ -160,6 +161,7 @@ class DnsFacts:
     host_address: str | None
     nameservers: tuple[str, ...]
     lost: tuple[str, ...] = ()
+    engine_nameservers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -493,7 +495,18 @@ def judge_dns(facts: DnsFacts) -> Finding:
             f"this machine's own name {facts.host_name} does not resolve",
             f'Add a line "127.0.1.1 {facts.host_name}" to /etc/hosts.',
         )
-    usable = [server for server in facts.nameservers if not _is_loopback(server)]
+    named = ", ".join(facts.engine_nameservers)
+    if named and all(map(_is_loopback, facts.engine_nameservers)):
+        return Finding(
+            "dns",
+            State.WARN,
+            f"/etc/docker/daemon.json has {named} as its dns, where a container asks itself",
+            'Take its "dns" out, then restart Docker: it asks this machine\'s own servers for '
+            "containers, those on its loopback too.",
+        )
+    servers = facts.engine_nameservers or facts.nameservers
+    # One on the host's own loopback is asked by Docker itself, if its address is of IPv4.
+    usable = [server for server in servers if ":" not in server or not _is_loopback(server)]
     if not usable:
         listed = ", ".join(facts.nameservers) or "none"
         return Finding(
@@ -501,7 +514,7 @@ def judge_dns(facts: DnsFacts) -> Finding:
             State.WARN,
             f"nameservers: {listed}; none that a container can reach, so Docker falls back on "
             "public ones",
-            'Name one in /etc/docker/daemon.json ("dns": ["192.0.2.1"]), then restart Docker.',
+            "Name one in /etc/resolv.conf, then epic-run restart NAME of each cluster.",
         )
     return Finding(
         "dns",

@@ -329,6 +329,7 @@ def dns_facts(
     lost: tuple[str, ...] = (),
     resolv: Path = Path("/etc/resolv.conf"),
     upstream: Path = Path("/run/systemd/resolve/resolv.conf"),
+    settings: Path = Path("/etc/docker/daemon.json"),
 ) -> DnsFacts:
     """Return this machine's name, what it resolves to, and the nameservers containers inherit."""
     name = socket.gethostname()
@@ -340,7 +341,14 @@ def dns_facts(
     # Where systemd-resolved answers on the loopback address, Docker reads what it asks instead.
     if servers == ("127.0.0.53",):
         servers = _nameservers(upstream) or servers
-    return DnsFacts(name, address, servers, lost)
+    return DnsFacts(name, address, servers, lost, _engine_nameservers(settings))
+
+
+def _engine_nameservers(path: Path) -> tuple[str, ...]:
+    try:
+        return tuple(map(str, json.loads(path.read_text(encoding="utf-8")).get("dns") or ()))
+    except (OSError, ValueError, AttributeError, TypeError):
+        return ()
 
 
 def _nameservers(path: Path) -> tuple[str, ...]:

@@ -444,8 +444,8 @@ def firewall_hints() -> list[str]:
     hints = []
     if program_runs("firewalld"):
         hints.append(
-            f"firewalld runs: it has to let the other hosts in at {PORTS}, as with "
-            "firewall-cmd --permanent --add-port=7946/udp"
+            f"firewalld runs: it has to let the other hosts in at {PORTS}, which epic-run host "
+            "prepare sees to"
         )
     try:
         ufw = Path("/etc/ufw/ufw.conf").read_text(encoding="utf-8")
@@ -453,8 +453,8 @@ def firewall_hints() -> list[str]:
         ufw = ""
     if re.search(r"^ENABLED=yes", ufw, re.MULTILINE | re.IGNORECASE):
         hints.append(
-            f"ufw is enabled: it has to let the other hosts in at {PORTS}, as with "
-            "ufw allow from ADDRESS"
+            f"ufw is enabled: it has to let the other hosts in at {PORTS}, which epic-run host "
+            "prepare sees to"
         )
     if not hints and os.geteuid() == 0 and shutil.which("iptables"):
         hints += input_hints(input_rules())

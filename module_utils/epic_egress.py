@@ -25,6 +25,7 @@ PROGRAM = ["/usr/bin/python3", "/usr/local/lib/epic/firewall.py"]
 BRIDGE_OPTION = "com.docker.network.bridge.name"
 READY_SECONDS = 20.0
 RESOLVERS = ("/etc/resolv.conf", "/run/systemd/resolve/resolv.conf")
+ENGINE_SETTINGS = "/etc/docker/daemon.json"
 
 
 class FirewallError(Exception):
@@ -82,7 +83,26 @@ def policy_of(
 
 
 def host_resolvers() -> list[str]:
-    """Return the servers of names that nodes of this host are led to, as Docker finds them."""
+    """Return the servers of names that nodes of this host are led to, as Docker finds them.
+
+    Those of the engine's settings take the place of the host's own, but only from the engine's next
+    start on: both are among them.
+    """
+    return sorted({*engine_resolvers(), *own_resolvers()})
+
+
+def engine_resolvers() -> list[str]:
+    """Return the servers that the engine's settings name; none where they cannot be read."""
+    try:
+        with open(ENGINE_SETTINGS, encoding="utf-8") as file:  # noqa: PTH123 - pathlib costs start-up time
+            named = json.load(file).get("dns") or []
+        return [server for server in named if is_outside([server])]
+    except (OSError, ValueError, AttributeError, TypeError):
+        return []
+
+
+def own_resolvers() -> list[str]:
+    """Return the servers of the host's resolv.conf, or of what systemd-resolved asks."""
     for path in RESOLVERS:
         found = []
         try:

@@ -373,6 +373,59 @@ def test_metadata_addresses_that_hosts_reach_are_closed_to_nodes_with_a_list_of_
                 spread.within(host, f"ip route del {address}/32 || true")
 
 
+# What an engine beside Docker makes, whose bridge has a name of its own: a machine behind it, and
+# a port of the host that leads there. Docker's own rules know nothing of it.
+PUBLISHED = """
+setsid unshare --net python3 -m http.server 8000 </dev/null >/dev/null 2>&1 &
+behind=$!
+echo $behind >/run/behind.pid
+ip link add cni0 type bridge
+ip address add 10.88.0.1/16 dev cni0
+ip link set cni0 up
+until [ "$(readlink /proc/$behind/ns/net)" != "$(readlink /proc/self/ns/net)" ]; do sleep 0.1; done
+ip link add behind0 type veth peer name eth0 netns $behind
+ip link set behind0 master cni0 up
+nsenter -t $behind -n sh -c 'ip address add 10.88.0.2/16 dev eth0; ip link set eth0 up
+                             ip route add default via 10.88.0.1'
+iptables -t nat -I PREROUTING -p tcp --dport 8099 -m addrtype --dst-type LOCAL \\
+    -j DNAT --to-destination 10.88.0.2:8000
+iptables -I FORWARD -o cni0 -j ACCEPT
+iptables -I FORWARD -i cni0 -j ACCEPT
+"""
+UNPUBLISHED = """
+iptables -D FORWARD -i cni0 -j ACCEPT
+iptables -D FORWARD -o cni0 -j ACCEPT
+iptables -t nat -D PREROUTING -p tcp --dport 8099 -m addrtype --dst-type LOCAL \\
+    -j DNAT --to-destination 10.88.0.2:8000
+kill $(cat /run/behind.pid)
+ip link del cni0
+true
+"""
+
+
+def test_a_port_that_a_host_publishes_past_docker_is_closed_to_nodes_with_a_list_of_everything(
+    spread: Spread,
+) -> None:
+    """The rules see the address behind it, which is of no network that is closed."""
+    machines = {host: spread.on(host, "hostname", "-i").split()[0] for host in HOSTS}
+    wanted = {"tcp": [f"{address}:8099" for address in machines.values()]}
+    code = shlex.quote((Path(__file__).parent / "probes.py").read_text(encoding="utf-8"))
+    try:
+        for host in HOSTS:
+            spread.within(host, PUBLISHED)
+        for host, address in machines.items():
+            # A host's own packets take another way than those that come in.
+            others = {"tcp": [to for to in wanted["tcp"] if to != f"{address}:8099"]}
+            told = spread.on(host, "python3", "-c", code, shlex.quote(json.dumps(others)))
+            assert json.loads(told) == others
+        nodes = list(spread.places("wide"))
+        reached = probed_by_all(spread.site, "wide", nodes, **wanted)
+        assert reached == {node: {"tcp": []} for node in nodes}
+    finally:
+        for host in HOSTS:
+            spread.within(host, UNPUBLISHED)
+
+
 def no_link_is_shared(spread: Spread, other: Site) -> None:
     """See by raw sockets, which nodes do not get, that links of a tenant have its nodes alone."""
     places = spread.places("wide")

@@ -124,8 +124,9 @@ def test_every_check_has_a_name_of_its_own() -> None:
         (changed("clock", engine_skew_seconds=-2.5), "clock", "warn", "-2.5 s", "both"),
         (changed("clock", engine_skew_seconds=61.0), "clock", "fail", "+61.0 s", "both"),
         (changed("dns", host_address=None), "dns", "warn", "vm does not resolve", "/etc/hosts"),
-        (changed("dns", nameservers=("127.0.0.1", "::1")), "dns", "warn", "127.0.0.1", "daemon"),
-        (changed("dns", nameservers=()), "dns", "warn", "nameservers: none", "daemon.json"),
+        (changed("dns", nameservers=("::1",)), "dns", "warn", "::1", "/etc/resolv.conf"),
+        (changed("dns", nameservers=()), "dns", "warn", "nameservers: none", "/etc/resolv.conf"),
+        (changed("dns", engine_nameservers=("127.0.0.1",)), "dns", "warn", "itself", "out"),
         (changed("dns", lost=("a-m-1: a-w-1",)), "dns", "fail", "a-m-1: a-w-1", "restart docker"),
         (changed("store", error="file is not a database"), "store", "fail", "not a", "repair"),
         (changed("store", writable=False), "store", "fail", "written", "EPIC_HOME"),
@@ -188,9 +189,25 @@ def test_a_store_that_was_not_made_yet_is_no_failure() -> None:
     assert finding(changed("store", exists=False, revision=None), "store").state == State.OK
 
 
-def test_a_loopback_nameserver_beside_a_real_one_is_no_failure() -> None:
-    facts = changed("dns", nameservers=("127.0.0.1", "fe80::1%eth0"))
-    assert finding(facts, "dns").state == State.OK
+@pytest.mark.parametrize("servers", [("127.0.0.1", "fe80::1%eth0"), ("127.0.0.53",)])
+def test_a_loopback_nameserver_is_no_failure_since_docker_asks_it_itself(
+    servers: tuple[str, ...],
+) -> None:
+    found = finding(changed("dns", nameservers=servers), "dns")
+    assert found.state == State.OK
+    assert servers[0] in found.seen
+
+
+def test_the_engines_own_nameservers_are_those_that_containers_ask(tmp_path) -> None:
+    settings = tmp_path / "daemon.json"
+    settings.write_text('{"dns": ["192.0.2.99"]}')
+    named = doctor_facts.dns_facts((), settings=settings).engine_nameservers
+    assert named == ("192.0.2.99",)
+    found = finding(changed("dns", nameservers=(), engine_nameservers=named), "dns")
+    assert found.state == State.OK
+    assert "containers ask 192.0.2.99" in found.seen
+    settings.write_text("[")
+    assert doctor_facts.dns_facts((), settings=settings).engine_nameservers == ()
 
 
 def test_without_an_engine_its_other_checks_say_nothing() -> None:

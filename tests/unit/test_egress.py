@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import io
 import json
+import os
+import signal
+import subprocess
+import sys
 import tarfile
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +138,16 @@ def test_what_is_closed_comes_before_what_is_open() -> None:
     assert chain[-1] == program.REJECT
 
 
+def test_ports_that_hosts_publish_are_closed_whatever_bridge_is_behind_them() -> None:
+    chain = program.tenant_chain({**POLICY, "allow": [{"to": "0.0.0.0/0", "port": 0}]}, {})
+    asked_for = next(n for n, rule in enumerate(chain) if rule.startswith("ct original ip daddr"))
+    assert "10.0.0.5/32" in chain[asked_for]
+    assert chain[asked_for].endswith(program.REJECT)
+    assert asked_for < chain.index("ip daddr { 0.0.0.0/0 } accept")
+    # A host that is a resolver is asked for names.
+    assert asked_for > next(n for n, rule in enumerate(chain) if "th dport 53" in rule)
+
+
 def test_a_tenant_without_a_list_asks_no_resolver_and_reaches_only_itself() -> None:
     policy = {**POLICY, "allow": [], "inside": True}
     accepted = [rule for rule in program.tenant_chain(policy, {}) if rule.endswith("accept")]
@@ -145,6 +162,74 @@ def test_addresses_of_names_are_kept_for_a_while() -> None:
     assert set(program.remembered(later, {"git": set()}, 3650.0)["git"]) == {"192.0.2.2"}
 
 
+# An nft that keeps the table in a file; what it is told is noted.
+NFT = """#!/bin/sh
+case "$*" in
+    "--file -") cat >"$HERE/table" && echo put >>"$HERE/puts" ;;
+    monitor) exec sleep 60 ;;
+    *) cat "$HERE/table" ;;
+esac
+"""
+# The program with a resolver that knows one name and is silent about the others.
+KEEP = """
+import pathlib, runpy, socket, sys, time
+program = runpy.run_path(sys.argv[1])
+here = pathlib.Path(sys.argv[2])
+program["keep"].__globals__.update(POLICIES=here, EXPECTED=here / "run", CHECK_SECONDS=0.1)
+
+def asked(name, *_):
+    time.sleep(0 if name == "git" else 60)
+    return [(0, 0, 0, "", ("192.0.2.9", 0))]
+
+socket.getaddrinfo = asked
+program["keep"]()
+"""
+
+
+@contextlib.contextmanager
+def kept(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """Run `firewall.py keep` on the policies of a folder."""
+    (folder / "nft").write_text(NFT)
+    (folder / "nft").chmod(0o755)
+    path = {"PATH": f"{folder}:{os.environ['PATH']}", "HERE": str(folder)}
+    with subprocess.Popen(
+        [sys.executable, "-u", "-c", KEEP, str(PROGRAM), str(folder)],
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env={**os.environ, **path},
+    ) as running:  # fmt: skip
+        try:
+            yield running
+        finally:
+            running.kill()
+
+
+def soon(is_so: Callable[[], bool]) -> bool:
+    """Tell whether something becomes so within some seconds, far less than the resolver takes."""
+    end = time.monotonic() + 20
+    while not is_so() and time.monotonic() < end:
+        time.sleep(0.02)
+    return is_so()
+
+
+def test_a_resolver_that_is_silent_holds_up_neither_launches_nor_the_look_at_the_table(
+    tmp_path: Path,
+) -> None:
+    table = tmp_path / "table"
+    allow = [{"to": "silent.example.com", "port": 0}, {"to": "git", "port": 443}]
+    (tmp_path / "a.json").write_text(json.dumps({**POLICY, "allow": allow}))
+    with kept(tmp_path) as running:
+        assert running.stdout
+        assert running.stdout.readline().startswith("ok epoa=")
+        assert soon(lambda: "192.0.2.9/32" in table.read_text())
+        table.write_text("flushed")
+        assert soon(lambda: table.read_text() != "flushed")
+        (tmp_path / "b.json").write_text(json.dumps({**POLICY, "bridge": "epob"}))
+        running.send_signal(signal.SIGHUP)
+        assert soon(lambda: "chain epob" in table.read_text())
+        assert "192.0.2.9/32" in table.read_text()
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(20) == 0
+
+
 def test_a_bridge_has_a_name_that_the_firewall_knows_and_the_kernel_takes() -> None:
     name = utility.bridge_name("epic.a-tenant-with-a-rather-long-name")
     assert name.startswith(program.PREFIX)
@@ -157,6 +242,27 @@ def test_nodes_are_led_to_resolvers_that_are_not_of_the_loopback() -> None:
     assert not utility.is_outside(["127.0.0.53"])
     assert not utility.is_outside(["fe80::1"])
     assert not utility.is_outside([])
+
+
+def test_servers_that_the_engine_is_set_to_ask_are_open_beside_the_hosts_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, resolv = tmp_path / "daemon.json", tmp_path / "resolv.conf"
+    monkeypatch.setattr(utility, "ENGINE_SETTINGS", str(settings))
+    monkeypatch.setattr(utility, "RESOLVERS", (str(tmp_path / "none"), str(resolv)))
+    resolv.write_text("search example.com\nnameserver 192.0.2.53\nnameserver 127.0.0.1\n")
+    assert utility.host_resolvers() == ["192.0.2.53"]
+    settings.write_text('{"dns": ["192.0.2.99", "192.0.2.53", "127.0.0.1", "2001:db8::1"]}')
+    assert utility.host_resolvers() == ["192.0.2.53", "192.0.2.99"]
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"dns": null}', '{"dns": [7]}', '{"debug": true}'])
+def test_settings_of_the_engine_that_name_no_server_open_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    (tmp_path / "daemon.json").write_text(text)
+    monkeypatch.setattr(utility, "ENGINE_SETTINGS", str(tmp_path / "daemon.json"))
+    assert utility.engine_resolvers() == []
 
 
 class Engine:

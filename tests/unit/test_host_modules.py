@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 swarm = load("epic_swarm", "library/epic_swarm.py")
 facts = load("epic_host_facts", "library/epic_host_facts.py")
 kernel = load("epic_kernel", "library/epic_kernel.py")
+ports = load("epic_open_ports", "library/epic_open_ports.py")
 filters = load("epic_hosts_filters", "filter_plugins/hosts.py")
 
 
@@ -550,3 +551,130 @@ def test_a_container_leaves_the_machine_below_it_alone(
     result = kernel.run(kernel_params(machine), check_mode=False)
     assert "machine below" in result["skipped_items"]["vm.max_map_count"]
     assert (machine / "vm" / "max_map_count").read_text() == "65530\n"
+
+
+# -- ports between hosts ---------------------------------------------------------------------------
+
+
+# firewalld and ufw, as far as they are asked: rules are lines of files.
+FIREWALL_CMD = """#!/bin/sh
+here=$(dirname "$0")/..
+[ "$LC_ALL" = C ] || exit 1
+kept=$here/now
+for word; do
+    case "$word" in
+        --permanent) kept=$here/permanent ;;
+        --state) cat "$here/state" && exit ;;
+        --get-default-zone) echo public && exit ;;
+        --get-active-zones) cat "$here/zones" && exit ;;
+        --zone=*) zone=${word#--zone=} ;;
+        --list-rich-rules) cat "$kept.$zone" 2>/dev/null; exit 0 ;;
+        --add-rich-rule=*) echo "${word#--add-rich-rule=}" >>"$kept.$zone" ;;
+    esac
+done
+"""
+UFW = """#!/bin/sh
+here=$(dirname "$0")/..
+case "$*" in
+    status) cat "$here/ufw" ;;
+    "show added") echo "Added user rules:" && cat "$here/added" ;;
+    *) echo "ufw $*" | sed "s/comment \\(.*\\)/comment '\\1'/" >>"$here/added" ;;
+esac
+"""
+ZONES = """docker
+  interfaces: docker0 docker_gwbridge
+public (default)
+  interfaces: eth1
+hosts
+  interfaces: eth0
+racks
+  sources: 192.0.2.128/25 00:11:22:33:44:55 ipset:others
+"""
+
+
+@pytest.fixture
+def firewalls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A host on which firewalld and ufw are there, and neither runs; all peers are behind eth0."""
+    for name, text in {
+        "firewall-cmd": FIREWALL_CMD, "ufw": UFW, "ip": "#!/bin/sh\necho $4 dev eth0 src 192.0.2.1"
+    }.items():  # fmt: skip
+        program = tmp_path / "bin" / name
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(text)
+        program.chmod(0o755)
+    monkeypatch.setattr(ports, "PROGRAMS", f"{program.parent}:{ports.PROGRAMS}")
+    (tmp_path / "zones").write_text(ZONES)
+    (tmp_path / "state").write_text("not running\n")
+    (tmp_path / "ufw").write_text("Status: inactive\n")
+    (tmp_path / "added").touch()
+    return tmp_path
+
+
+def opened(*peers: str, check: bool = False) -> list[str]:
+    done = ports.run({"peers": list(peers)}, check_mode=check)
+    assert done["changed"] == bool(done["actions"])
+    return list(done["actions"])
+
+
+def test_firewalls_that_do_not_run_are_left_alone(firewalls: Path) -> None:
+    assert opened("192.0.2.12") == []
+    assert (firewalls / "added").read_text() == ""
+    assert not list(firewalls.glob("now.*"))
+
+
+def test_firewalld_lets_the_other_hosts_in_now_and_for_good(firewalls: Path) -> None:
+    (firewalls / "state").write_text("running\n")
+    told = opened("192.0.2.12", "192.0.2.200", check=True)
+    assert len(told) == 2 * 2 * 4
+    assert not list(firewalls.glob("now.*"))
+    assert opened("192.0.2.12", "192.0.2.200") == told
+    # One is in the zone of the interface that leads to it, the other in that of its network.
+    for kept in ("now", "permanent"):
+        assert (firewalls / f"{kept}.hosts").read_text().splitlines() == [
+            f'rule family="ipv4" source address="192.0.2.12" port port="{port}" '
+            f'protocol="{protocol}" accept'
+            for port, protocol in ((2377, "tcp"), (7946, "tcp"), (7946, "udp"), (4789, "udp"))
+        ]
+        assert "192.0.2.200" in (firewalls / f"{kept}.racks").read_text()
+    assert opened("192.0.2.12", "192.0.2.200") == []
+    # What only a reload or a restart took away is brought back, and nothing else.
+    (firewalls / "now.hosts").write_text("")
+    assert len(opened("192.0.2.12", "192.0.2.200")) == 4
+    assert len((firewalls / "permanent.hosts").read_text().splitlines()) == 4
+
+
+def test_ufw_lets_the_other_hosts_in_once(firewalls: Path) -> None:
+    (firewalls / "ufw").write_text("Status: active\n\n")
+    (firewalls / "added").write_text("ufw allow from 192.0.2.12 to any port 2377 proto tcp\n")
+    told = opened("192.0.2.12", check=True)
+    assert told == [
+        "ufw allow from 192.0.2.12 to any port 7946 proto tcp",
+        "ufw allow from 192.0.2.12 to any port 7946 proto udp",
+        "ufw allow from 192.0.2.12 to any port 4789 proto udp",
+    ]
+    assert opened("192.0.2.12") == told
+    assert "port 4789 proto udp comment 'epic-runner'" in (firewalls / "added").read_text()
+    assert opened("192.0.2.12") == []
+
+
+def test_a_firewall_that_refuses_a_rule_is_told(firewalls: Path) -> None:
+    (firewalls / "state").write_text("running\n")
+    (firewalls / "zones").unlink()
+    done = ports.run({"peers": ["192.0.2.12"]}, check_mode=False)
+    assert done["failed"]
+    assert "firewall-cmd --get-active-zones" in done["msg"]
+
+
+def test_a_host_whose_name_leads_nowhere_is_told_and_the_others_are_let_in(
+    firewalls: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def known(name: str) -> str:
+        if name == "gone":
+            raise socket.gaierror(-2, "Name or service not known")
+        return "192.0.2.12"
+
+    monkeypatch.setattr(ports.socket, "gethostbyname", known)
+    (firewalls / "ufw").write_text("Status: active\n")
+    done = ports.run({"peers": ["gone", "rack1-b"]}, check_mode=False)
+    assert list(done["skipped_items"]) == ["gone"]
+    assert len(done["actions"]) == 4

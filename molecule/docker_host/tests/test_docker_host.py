@@ -49,3 +49,10 @@ def test_settings_are_kept_for_the_next_start(machine):
 
 def test_the_storage_of_tenants_is_marked(machine):
     assert re.fullmatch("[0-9a-f]{32}", machine.file("/srv/.epic-storage").content_string.strip())
+
+
+def test_a_firewall_that_runs_lets_the_other_hosts_in_and_nobody_else(machine):
+    told = machine.check_output("ufw status")
+    ports = re.findall(r"^(\S+) +ALLOW +192\.0\.2\.12 ", told, re.MULTILINE)
+    assert sorted(ports) == ["2377/tcp", "4789/udp", "7946/tcp", "7946/udp"]
+    assert told.count("ALLOW") == 4

@@ -20,15 +20,16 @@ import hashlib
 import ipaddress
 import json
 import os
+import queue
 import select
 import signal
 import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,8 @@ TABLE = "inet epic"
 PREFIX = "epo"
 CHECK_SECONDS = 5.0
 RESOLVE_SECONDS = 30.0
+# Names that are asked for at the same time.
+ASKING = 16
 # Names of content networks have other addresses every minute, and nodes still use those of before.
 KEPT_SECONDS = 3600.0
 SETTLE_SECONDS = 0.05
@@ -91,7 +94,12 @@ def tenant_chain(policy: Policy, addresses: Mapping[str, Iterable[str]]) -> list
     if policy["allow"] and policy["resolvers"]:
         rules.append(f"ip daddr {networks(policy['resolvers'])} meta l4proto {{ tcp, udp }} "
                      "th dport 53 accept")  # fmt: skip
-    rules.append(f"ip daddr {networks([*NEVER, *policy['closed']])} {REJECT}")
+    closed = networks([*NEVER, *policy["closed"]])
+    rules.append(f"ip daddr {closed} {REJECT}")
+    # What a host publishes has the address behind it by now; what was asked for is remembered. So
+    # it is closed also where the bridge behind it has a name that nobody knows. Servers of names
+    # may be hosts, and come first.
+    rules.append(f"ct original ip daddr {closed} {REJECT}")
     for port, targets in sorted(opened(policy, addresses).items()):
         ports = f" meta l4proto {{ tcp, udp }} th dport {port}" if port else ""
         rules.append(f"ip daddr {networks(targets)}{ports} accept")
@@ -209,17 +217,54 @@ def listed(*, required: bool = False) -> str:
         return ""
 
 
-def resolved(names: list[str]) -> dict[str, set[str]]:
-    """Return the addresses of names."""
+def addresses_of(name: str) -> set[str]:
+    """Return the addresses that a name leads to now; none where no server answers."""
+    try:
+        return {str(item[4][0]) for item in socket.getaddrinfo(name, None, socket.AF_INET)}
+    except OSError:
+        return set()
 
-    def one(name: str) -> set[str]:
-        try:
-            return {str(item[4][0]) for item in socket.getaddrinfo(name, None, socket.AF_INET)}
-        except OSError:
-            return set()
 
-    with ThreadPoolExecutor(16) as pool:
-        return dict(zip(names, pool.map(one, names), strict=True))
+class Resolver:
+    """Asks for names aside: a server that is silent takes ten seconds and more for each.
+
+    Its threads are daemons, so that the program ends while they wait.
+    """
+
+    def __init__(self, waker: int) -> None:
+        """Take the end of a pipe that is written to whenever a name has its answer."""
+        self.waker = waker
+        # Those that are under way; only who asks changes it.
+        self.asked: set[str] = set()
+        self.names: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self.answers: queue.SimpleQueue[tuple[str, set[str]]] = queue.SimpleQueue()
+        for _ in range(ASKING):
+            threading.Thread(target=self.work, daemon=True).start()
+
+    def work(self) -> None:
+        """Ask for one name after the other."""
+        while True:
+            name = self.names.get()
+            self.answers.put((name, addresses_of(name)))
+            # A full pipe wakes as well.
+            with contextlib.suppress(BlockingIOError):
+                os.write(self.waker, b"\0")
+
+    def ask(self, names: Iterable[str]) -> None:
+        """Have names looked up that are not under way."""
+        for name in sorted(set(names) - self.asked):
+            self.asked.add(name)
+            self.names.put(name)
+
+    def answered(self) -> dict[str, set[str]]:
+        """Return what was found since the last time, without waiting."""
+        found = {}
+        with contextlib.suppress(queue.Empty):
+            while True:
+                name, addresses = self.answers.get_nowait()
+                self.asked.discard(name)
+                found[name] = addresses
+        return found
 
 
 def has_address(bridge: str, address: str) -> bool | None:
@@ -257,7 +302,8 @@ def close_gateways() -> None:
 class Keeper:
     """Keeps the table as wanted."""
 
-    def __init__(self) -> None:
+    def __init__(self, resolver: Resolver) -> None:
+        self.resolver = resolver
         self.policies: dict[str, Policy] = {}
         self.addresses: Sights = {}
         self.expected = ""
@@ -271,13 +317,20 @@ class Keeper:
         self.resolve()
 
     def resolve(self) -> None:
-        """Look for other addresses of the names."""
-        names = sorted(names_of(self.policies.values()))
-        if not names:
+        """Have the names looked up anew; what is known of them stays in force meanwhile."""
+        self.resolver.ask(names_of(self.policies.values()))
+
+    def learn(self) -> None:
+        """Take up what the resolver has found since the last time."""
+        found = self.resolver.answered()
+        if not found:
             return
-        before = {name: set(found) for name, found in self.addresses.items()}
-        self.addresses = remembered(self.addresses, resolved(names), time.monotonic())
-        if before != {name: set(found) for name, found in self.addresses.items()}:
+        before = {name: set(known) for name, known in self.addresses.items()}
+        names = names_of(self.policies.values())
+        self.addresses = remembered(
+            self.addresses, {name: found.get(name, ()) for name in names}, time.monotonic()
+        )
+        if before != {name: set(known) for name, known in self.addresses.items()}:
             self.put()
 
     def put(self) -> None:
@@ -319,7 +372,7 @@ def keep() -> None:
     signal.signal(signal.SIGHUP, lambda *_: None)
     signal.signal(signal.SIGUSR1, lambda *_: leaving.append(1))
     signal.signal(signal.SIGTERM, lambda *_: ended.append(1))
-    keeper = Keeper()
+    keeper = Keeper(Resolver(waker))
     # Changes from now on wake this up; those of before are seen by the first look.
     monitor = subprocess.Popen(
         ["nft", "monitor"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0
@@ -327,13 +380,16 @@ def keep() -> None:
     keeper.load()
     next_resolve = time.monotonic() + RESOLVE_SECONDS
     while not ended:
-        watched = [wake] + ([monitor.stdout] if monitor.poll() is None else [])
+        watched = [wake] + ([monitor.stdout] if monitor.poll() is None and not leaving else [])
         ready, _, _ = select.select(watched, [], [], CHECK_SECONDS)
-        if leaving:
-            signal.pause()
-        elif wake in ready and signal.SIGHUP in os.read(wake, 64):
+        # A byte is the number of a signal, or 0 for names.
+        told = os.read(wake, 64) if wake in ready else b""
+        if ended or leaving:
+            continue
+        keeper.learn()
+        if signal.SIGHUP in told:
             keeper.load()
-        elif not ended:
+        else:
             if monitor.stdout in ready:
                 time.sleep(SETTLE_SECONDS)
                 monitor.stdout.read(1 << 16)
