@@ -73,6 +73,14 @@ class Context:
         sound = isinstance(checked.model, Tenant) and checked.sound("quota")
         return checked.model if sound and isinstance(checked.model, Tenant) else None
 
+    def members(self, name: str) -> list[str] | None:
+        """Return the users of a tenant's members, likewise; None if they cannot be told."""
+        checked = self.found.get(("Tenant", name))
+        tenant = checked.model if checked else (self.known_tenants or {}).get(name)
+        if not isinstance(tenant, Tenant) or (checked and not checked.sound("members")):
+            return None
+        return [member.user for member in tenant.members]
+
 
 def resolve_cluster(
     documents: Documents,
@@ -173,12 +181,11 @@ def check_template(
     attempt = _Attempt(context, checked, template, problems)
     asked_tenant = attempt.tenant(tenant, required=launching)
     app = attempt.app()
+    actions = attempt.actions(app)
     if app is None:
         attempt.flavors()
         return None
-    roles = attempt.roles(app)
-    if roles is None:
-        return None
+    roles, whole = attempt.roles(app)
     cluster = ClusterSpec(
         name=name or template.name,
         tenant=tenant or template.tenant or "",
@@ -187,15 +194,14 @@ def check_template(
         roles=roles,
         connections=template.connections.clusters,
         lifetime=template.lifetime.limits,
-        actions=attempt.actions(app),
+        actions=actions,
     )
     attempt.connections(cluster)
-    if cluster.node_count == 0:
+    if whole and cluster.node_count == 0:
         attempt.problem(("roles",), "The cluster would have no nodes.", "Raise a count.")
-        return None
-    if asked_tenant is not None:
-        attempt.quota(cluster, asked_tenant)
-    return None if attempt.failed or checked.broken else cluster
+    elif asked_tenant is not None:
+        attempt.quota(cluster, asked_tenant, whole=whole)
+    return cluster if whole and not attempt.failed and not checked.broken else None
 
 
 @dataclass
@@ -277,8 +283,11 @@ class _Attempt:
         names = [entry.name for entry in self.context.catalog.launchable]
         return f"There is: {', '.join(names)}." if names else None
 
-    def roles(self, app: App) -> tuple[RoleSpec, ...] | None:
-        """Return every node role of the app as the template wants it; None after a mistake."""
+    def roles(self, app: App) -> tuple[tuple[RoleSpec, ...], bool]:
+        """Return the app's node roles as the template wants them, and whether these are all.
+
+        Those with mistakes are left out.
+        """
         unknown = [name for name in self.template.roles if name not in app.roles]
         for name in unknown:
             self.problem(
@@ -287,15 +296,16 @@ class _Attempt:
                 checks.one_of(name, list(app.roles)),
             )
             self._flavor(name, self.template.roles[name])
-        roles = [
-            self._role(app, name, entry)
-            for name, entry in app.roles.items()
+        found = []
+        for name, entry in app.roles.items():
             # One left out may well be the one whose name is wrong: nothing is said of it.
-            if not unknown or name in self.template.roles
-        ]
-        if self.failed or None in roles:
-            return None
-        return tuple(role for role in roles if role is not None)
+            if unknown and name not in self.template.roles:
+                continue
+            known = len(self.problems)
+            role = self._role(app, name, entry)
+            if role is not None and len(self.problems) == known:
+                found.append(role)
+        return tuple(found), len(found) == len(app.roles) and not unknown
 
     def _role(self, app: App, name: str, entry: AppRole) -> RoleSpec | None:
         request = self.template.roles.get(name)
@@ -374,9 +384,8 @@ class _Attempt:
         offered = self.context.catalog.offered(app)
         path = ("roles", name, "services")
         sound = self.checked.sound(*path)
-        # Positions have moved where the list holds a mistake already.
-        places = [(*path, index) if sound else path for index in range(len(request.services))]
-        wanted = dict(zip(request.services, places, strict=True))
+        places = [(*path, index) for index in self.checked.kept(*path)]
+        wanted = dict(zip(request.services, places, strict=False))
         for service, place in wanted.items():
             if service not in offered:
                 self.problem(
@@ -420,16 +429,18 @@ class _Attempt:
                 "Its notebooks run on it anyway: leave it out.",
             )
 
-    def actions(self, app: App) -> tuple[DeclaredAction, ...]:
-        """Return the actions with their scripts, as far as these can be read."""
+    def actions(self, app: App | None) -> tuple[DeclaredAction, ...]:
+        """Return the actions with their scripts, as far as these can be read.
+
+        Without an app nothing is said of their node roles.
+        """
         found = []
-        for index, action in enumerate(self.template.actions):
+        kept = self.checked.kept("actions")
+        for index, action in zip(kept, self.template.actions, strict=False):
             path = ("actions", index)
-            if not self.checked.sound("actions"):
-                # Positions have moved where the list holds a mistake already.
-                break
-            for position, role in enumerate(action.roles):
-                if role not in app.roles:
+            positions = self.checked.kept(*path, "roles")
+            for position, role in zip(positions, action.roles, strict=False):
+                if app is not None and role not in app.roles:
                     self.problem(
                         (*path, "roles", position),
                         f"actions[{index}].roles: {role} is not a node role of {app.name}.",
@@ -442,8 +453,11 @@ class _Attempt:
                 self.problem((*path, key), f"actions[{index}].{key}: {error.message}", error.hint)
         return tuple(found)
 
-    def quota(self, cluster: ClusterSpec, tenant: Tenant) -> None:
-        """Refuse a cluster that the tenant's quota could not hold even if nothing else ran."""
+    def quota(self, cluster: ClusterSpec, tenant: Tenant, *, whole: bool) -> None:
+        """Refuse a cluster that the tenant's quota could not hold even if nothing else ran.
+
+        One that is not `whole`, since some node roles have mistakes, needs that much at least.
+        """
         total, quota = cluster.total, tenant.quota
         figures = (
             ("cores", total.cores, quota.cores, _plain("cores")),
@@ -455,7 +469,7 @@ class _Attempt:
             if limit is not None and wanted > limit:
                 self.problem(
                     (),
-                    f"The cluster needs {text(wanted)}, "
+                    f"The cluster needs {'' if whole else 'at least '}{text(wanted)}, "
                     f"but the quota of the tenant {tenant.name} is {text(limit).split()[0]}.",
                     f"Ask for fewer or smaller nodes, or raise quota.{key} of the tenant.",
                 )
