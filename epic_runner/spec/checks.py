@@ -10,9 +10,10 @@ from types import UnionType
 from typing import Any, Final, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from epic_runner.errors import InputErrors, Mistake
-from epic_runner.spec import models
+from epic_runner.spec import models, overrides
 from epic_runner.spec.reader import MISTAKES_LIMIT, Document, Path, Problem, path_text, quoted
 
 _KINDS: Final = ", ".join(models.MODELS)
@@ -91,12 +92,15 @@ def check(document: Document, problems: list[Problem]) -> Checked | None:
     kind = _kind(document, problems)
     if kind is None:
         return None
-    data: dict[str, Any] = document.data
     model = models.MODELS[kind]
-    try:
-        return Checked(document, kind, model.model_validate(data))
-    except ValidationError as error:
-        findings = error.errors(include_url=False)
+    whole, findings = _validated(model, document)
+    text_wanted = [_where(finding) for finding in findings if finding["type"] == "string_type"]
+    if text_wanted:
+        document = overrides.as_text(document, text_wanted)
+        whole, findings = _validated(model, document)
+    if whole is not None:
+        return Checked(document, kind, whole)
+    data: dict[str, Any] = document.data
     broken = {_where(finding) for finding in findings}
     for finding in findings[: MISTAKES_LIMIT + 1]:
         path = _where(finding)
@@ -168,6 +172,16 @@ def one_of_kinds(word: object) -> str:
     """Return a hint: the kind most like `word` (kinds begin with a capital), or all of them."""
     alike = difflib.get_close_matches(str(word)[:64].capitalize(), list(models.MODELS), n=1)
     return f'Did you mean "{alike[0]}"?' if alike else f"There is: {_KINDS}."
+
+
+def _validated(
+    model: type[models.Document], document: Document
+) -> tuple[models.Document | None, list[ErrorDetails]]:
+    """Return the model of a document, or None and what pydantic finds wrong with it."""
+    try:
+        return model.model_validate(document.data), []
+    except ValidationError as error:
+        return None, error.errors(include_url=False)
 
 
 def _where(finding: Mapping[str, Any]) -> Path:

@@ -628,6 +628,40 @@ class TestSet:
             '--set app: The tag "!!str" is not allowed. | Write the plain value.',
         ]
 
+    @pytest.mark.parametrize(
+        ("written", "version"),
+        [("3.10", "3.10"), ('"3.10"', "3.10"), ("3", "3")],
+    )
+    def test_a_number_is_the_text_that_was_written_where_text_is_wanted(
+        self, tmp_path: Path, written: str, version: str
+    ) -> None:
+        job = "kind: Job\nname: a\ncluster: {name: b}\nsubmit: {file: a.py}\n"
+        documents = load_text(
+            tmp_path,
+            job,
+            f"submit.spark_version={written}",
+            "submit.args=[5e3, x]",
+            "submit.args[2]=007",
+            "submit.env.DEBUG=true",
+        )
+        submit = documents.jobs["a"].submit
+        assert submit.spark_version == version
+        assert submit.args == ("5e3", "x", "007")
+        assert submit.env == {"DEBUG": "true"}
+
+    def test_a_number_that_cannot_be_a_name_is_told_as_it_was_written(self, tmp_path: Path) -> None:
+        assert mistakes_in(tmp_path, LAB, "tenant=1e3", "roles.worker.flavor=0x10") == [
+            (
+                "--set tenant: tenant must be a name of at most 32 lower-case letters, digits and "
+                'dashes, beginning with a letter, not ending in a dash. | Did you mean "e3"?'
+            ),
+            (
+                "--set roles.worker.flavor: roles.worker.flavor must be a name of at most 32 "
+                "lower-case letters, digits and dashes, beginning with a letter, not ending in a "
+                'dash. | Did you mean "x10"?'
+            ),
+        ]
+
     def test_it_needs_exactly_one_template(self, tmp_path: Path) -> None:
         flavor = "kind: Flavor\nname: a\ncores: 1\nmemory: 1g\n"
         [mistake] = mistakes_in(tmp_path, flavor, "name=b")
