@@ -245,6 +245,17 @@ class _Attempt:
                 or "Add a document of kind: Tenant, or apply one with `epic-run tenant apply`.",
                 place,
             )
+        if self.context.members(name) == []:
+            found = self.context.found.get(("Tenant", name))
+            if found is not None:
+                written = ("members",) in found.document.places
+                place = found.document.place(("members",) if written else ("name",))
+            self.problem(
+                ("tenant",),
+                f"The tenant {name} has no members, so nobody could own the cluster.",
+                "Add `members: [{user: ada, role: admin}]` to the Tenant document.",
+                place,
+            )
         return tenant
 
     def app(self) -> App | None:

@@ -93,7 +93,8 @@ def test_flavors_and_tenants_that_were_applied_are_known(lab: Path) -> None:
     store = Store()
     with store.transaction() as transaction:
         transaction.apply_flavor({"name": "huge", "cores": 8, "memory": "16g"})
-        transaction.apply_tenant({"name": "research", "quota": {}, "members": []})
+        ada = {"user": "ada", "role": "member"}
+        transaction.apply_tenant({"name": "research", "quota": {}, "members": [ada]})
     store.close()
     assert validate(lab).exit_code == 0
     assert "There is no tenant" in str(validate(lab, "--set", "tenant=nobody-has").exception)

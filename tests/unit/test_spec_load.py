@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 import yaml
@@ -18,7 +19,7 @@ from epic_runner.catalog import Catalog
 from epic_runner.errors import InputErrors
 from epic_runner.spec import overrides
 from epic_runner.spec.load import load_documents
-from epic_runner.spec.models import BUILTIN_FLAVORS, MODELS, SYSTEM_USERS, Flavor, Member
+from epic_runner.spec.models import BUILTIN_FLAVORS, MODELS, SYSTEM_USERS, Flavor, Member, Tenant
 from epic_runner.spec.reader import Problem, Source, read
 
 
@@ -530,6 +531,28 @@ def test_tenants_are_looked_for_only_where_they_can_be_known(
             "Add a document of kind: Tenant, or apply one with `epic-run tenant apply`."
         )
     ]
+
+
+@pytest.mark.parametrize(
+    ("members", "line"), [("", 2), ("members: []\n", 3), ("members: [{role: admin}]\n", None)]
+)
+def test_a_tenant_without_members_is_refused_before_a_launch_would(
+    members: str, line: int | None, tmp_path: Path, catalog: Catalog
+) -> None:
+    tenant = f"kind: Tenant\nname: t\n{members}"
+    template = "kind: Template\nname: a\napp: spark\ntenant: t\n"
+    told = (
+        "The tenant t has no members, so nobody could own the cluster. | "
+        "Add `members: [{user: ada, role: admin}]` to the Tenant document."
+    )
+    assert mistakes_in(tmp_path, tenant, catalog=catalog) == ([] if line else ANY)
+    found = mistakes_in(tmp_path, f"{tenant}---\n{template}", catalog=catalog)
+    assert [item for item in found if "no members" in item] == (
+        [f"lab.yml:{line}: {told}"] if line else []
+    )
+    known: dict[str, Any] = {"catalog": catalog, "known_tenants": {"t": Tenant(name="t")}}
+    assert mistakes_in(tmp_path, template, **known) == [f"lab.yml:4: {told}"]
+    assert mistakes_in(tmp_path, template, **known, tenant="t") == [f"--tenant: {told}"]
 
 
 def test_the_command_lines_tenant_takes_the_place_of_the_templates(
