@@ -332,7 +332,7 @@ class _Attempt:
         if flavor is None or services is None:
             return None
         extra = {key: item for key, item in services.items() if key not in entry.services}
-        self._check_memory(app, name, entry, flavor, extra)
+        self._check_memory(app, name, entry, flavor, services)
         try:
             image = self.context.catalog.image_for(app, services)
         except LookupError:
@@ -393,6 +393,8 @@ class _Attempt:
     ) -> dict[str, AppService] | None:
         """Return the services of each node, the app's own first; None after a mistake."""
         offered = self.context.catalog.offered(app)
+        limited = _limited(app, entry)
+        free = [key for key in offered if key not in entry.services and key not in limited]
         path = ("roles", name, "services")
         sound = self.checked.sound(*path)
         places = [(*path, index) for index in self.checked.kept(*path)]
@@ -402,17 +404,35 @@ class _Attempt:
                 self.problem(
                     place,
                     f"No image for {app.name} offers the service {quoted(service)}.",
-                    checks.one_of(service, [key for key in offered if key not in entry.services]),
+                    checks.one_of(service, free),
                 )
-        if not sound or not wanted.keys() <= offered.keys():
+            elif service in limited:
+                role = limited[service]
+                self.problem(
+                    place,
+                    f"roles.{name} cannot run {service}: it is what makes a node a {role}, of "
+                    f"which {app.name} has at most {app.roles[role].max}.",
+                    "Leave it out.",
+                )
+        if not sound or not wanted.keys() <= offered.keys() - limited.keys():
             return None
         return {key: offered[key] for key in dict.fromkeys((*entry.services, *wanted))}
 
     def _check_memory(
-        self, app: App, name: str, entry: AppRole, flavor: Flavor, extra: Mapping[str, AppService]
+        self,
+        app: App,
+        name: str,
+        entry: AppRole,
+        flavor: Flavor,
+        services: Mapping[str, AppService],
     ) -> None:
         needs = {name: entry.memory or 0}
-        needs |= {key: service.memory or 0 for key, service in extra.items()}
+        for key, service in services.items():
+            if key not in entry.services:
+                beside = [
+                    size for other, size in service.memory_beside.items() if other in services
+                ]
+                needs[key] = (service.memory or 0) + sum(beside)
         need = sum(needs.values())
         if flavor.memory >= need:
             return
@@ -490,6 +510,21 @@ class _Attempt:
                 f"The quota of the tenant {tenant.name} allows no clusters.",
                 "Raise quota.clusters of the tenant.",
             )
+
+
+def _limited(app: App, entry: AppRole) -> dict[str, str]:
+    """Return the services that the node role `entry` cannot have more, each with its node role.
+
+    They come with a node role of which the app has only so many: where the app itself does not
+    give them, they would make more of it.
+    """
+    return {
+        service: name
+        for name, other in app.roles.items()
+        if other.max is not None
+        for service in other.services
+        if service not in entry.services
+    }
 
 
 def _plain(unit: str) -> Callable[[int], str]:

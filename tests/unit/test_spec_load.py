@@ -384,6 +384,34 @@ MEANING = {
             ),
         ],
     ),
+    "a service that would make more masters than the app has": (
+        (
+            "kind: Template\nname: a\napp: spark\nroles:\n"
+            "  master: {services: [spark-master, spark-worker]}\n"
+            "  worker: {services: [jupyter, spark-master]}\n"
+        ),
+        [
+            (
+                "lab.yml:6: roles.worker cannot run spark-master: it is what makes a node a "
+                "master, of which spark has at most 1. | Leave it out."
+            ),
+        ],
+    ),
+    "a service that needs more beside another": (
+        (
+            "kind: Flavor\nname: tiny\ncores: 1\nmemory: 2g\n"
+            "---\nkind: Template\nname: a\napp: spark\nroles:\n"
+            "  master: {flavor: tiny, services: [jupyter]}\n"
+            "  worker: {flavor: tiny, services: [jupyter]}\n"
+        ),
+        [
+            (
+                "lab.yml:11: roles.worker needs at least 2304m of memory (1g for worker, 1280m "
+                "for jupyter) in spark, but the flavor tiny has 2g. | "
+                "Flavors with enough: medium, large."
+            ),
+        ],
+    ),
     "services that no one image offers together": (
         "kind: Template\nname: a\napp: spark\nroles:\n  master: {services: [jupyter, rstudio]}\n",
         [
