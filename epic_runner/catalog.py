@@ -216,6 +216,16 @@ def _check_app(catalog: Catalog, checked: checks.Checked, problems: list[Problem
     written = checked.document.data.get("services")
     own = written if isinstance(written, dict) else {}
     known = list(dict.fromkeys([*catalog.services(app), *own]))
+    problems += [
+        Problem(
+            checked.document.place(("services", name, "memory_beside", other)),
+            f'There is no service "{other}" in this app or its parents.',
+            checks.one_of(other, known),
+        )
+        for name, service in app.services.items()
+        for other in service.memory_beside
+        if other not in known
+    ]
     for name in app.roles:
         problems += _role_problems(checked, name, known)
 

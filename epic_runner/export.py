@@ -10,7 +10,6 @@ import yaml
 from epic_runner.catalog import Catalog
 from epic_runner.cluster import STOP, DeclaredAction, Lifetime
 from epic_runner.errors import InputError
-from epic_runner.spec.models import BUILTIN_FLAVORS
 from epic_runner.spec.quantities import format_duration, format_size
 from epic_runner.spec.scripts import command_name
 from epic_runner.store import ClusterRecord
@@ -44,9 +43,9 @@ def documents(
 ) -> list[dict[str, Any]]:
     """Return the Flavors and the Template that make a cluster like this one.
 
-    Flavors that every installation has, unchanged, are left out; so are the services that the
-    app gives to a node role anyway. Declared actions have their scripts in place, since the files
-    are elsewhere, if they still are.
+    All its flavors are there, the built-in ones too: an installation may have replaced them. The
+    services that the app gives to a node role anyway are left out. Declared actions have their
+    scripts in place, since the files are elsewhere, if they still are.
 
     Args:
         cluster: The cluster.
@@ -65,13 +64,6 @@ def documents(
         added = [service for service in role.services if service not in own]
         if added:
             roles[role.name]["services"] = added
-        built_in = BUILTIN_FLAVORS.get(role.flavor)
-        if built_in and (built_in.cores, built_in.memory, built_in.disk or 0) == (
-            role.size.cores,
-            role.size.memory_bytes,
-            role.size.disk_bytes,
-        ):
-            continue
         flavors[role.flavor] = {
             "kind": "Flavor",
             "name": role.flavor,

@@ -14,6 +14,12 @@ HISTORY = "spark-history"
 # What a Spark daemon, the init and the operating system of a node take beside Spark's own memory:
 # a worker's JVM holds up to 256 MiB of heap and about 120 MiB beside it.
 SPARK_RESERVED_MIB = 448
+# What one daemon more takes on a node that is master and worker, and JupyterLab's server on a
+# node that runs executors beside it.
+SPARK_DAEMON_MIB = 376
+JUPYTER_MIB = 128
+# Services on whose nodes drivers run: notebooks, and jobs that are submitted.
+JUPYTER, MASTER, WORKER = "jupyter", "spark-master", "spark-worker"
 # Of what is left, an executor's JVM takes this much beyond its heap (Spark's own default for
 # memory overhead is 0.10 of the heap, at least 384 MiB, which a small node does not have).
 SPARK_OVERHEAD = 0.15
@@ -135,20 +141,42 @@ def _left_mib(node_role: Mapping[str, Any]) -> int:
     left = int(node_role["memory_bytes"] // MIB - SPARK_RESERVED_MIB)
     if HISTORY in node_role["services"]:
         left -= spark_history_mib(node_role["memory_bytes"]) + SPARK_HISTORY_BESIDE_MIB
+    if _is_shared(node_role):
+        left -= SPARK_DAEMON_MIB * (MASTER in node_role["services"])
+        left -= JUPYTER_MIB * (JUPYTER in node_role["services"])
     return left
+
+
+def _is_shared(node_role: Mapping[str, Any]) -> bool:
+    """Return whether executors and drivers share the nodes of this role."""
+    services = node_role["services"]
+    return WORKER in services and (MASTER in services or JUPYTER in services)
+
+
+def _shared_driver_mib(node_role: Mapping[str, Any]) -> float:
+    """Return the heap of a driver beside executors: a quarter of what is left, with its overhead.
+
+    So two drivers have one half of it, and executors the other.
+    """
+    return max(_left_mib(node_role) / 4 / (1 + SPARK_OVERHEAD), SPARK_LEAST_MIB)
 
 
 def spark_worker_mib(node_role: Mapping[str, Any]) -> int:
     """Return the memory in MiB that a node of this role can give to executors."""
-    return max(int(_left_mib(node_role) / (1 + SPARK_OVERHEAD)), SPARK_LEAST_MIB)
+    mib = _left_mib(node_role) / (1 + SPARK_OVERHEAD)
+    if _is_shared(node_role):
+        mib -= 2 * _shared_driver_mib(node_role)
+    return max(int(mib), SPARK_LEAST_MIB)
 
 
 def spark_driver_mib(node_role: Mapping[str, Any]) -> int:
     """Return the heap in MiB of a driver on a node of this role.
 
     Half of what is left beside the daemons, so that a notebook and a submitted job have room at
-    the same time.
+    the same time; less where executors share the node.
     """
+    if _is_shared(node_role):
+        return int(_shared_driver_mib(node_role))
     return max(_left_mib(node_role) // 2, SPARK_LEAST_MIB)
 
 

@@ -46,6 +46,8 @@ def tenant() -> None:
 def apply_(files: Sequence[str], output: str) -> None:
     """Write the Tenants and Flavors of FILEs to the store.
 
+    What was applied is named: tenants by their names, flavors as flavor/NAME.
+
     \b
     Examples:
       epic-run tenant apply examples/tenant.yml
@@ -65,10 +67,12 @@ def apply_(files: Sequence[str], output: str) -> None:
             if known.get(record.name) not in (None, record.document.get("egress"))
             and transaction.clusters(record.name)
         ]
+    # Tenants have stood here by their bare names before flavors did, for programs too.
     names = [record.name for record in records]
+    names += [f"flavor/{name}" for name in documents.flavors]
 
     def human() -> None:
-        click.echo(f"Applied: {', '.join(names) or 'no tenant'}.")
+        click.echo(f"Applied: {', '.join(names) or 'no tenant and no flavor'}.")
         for name in changed:
             click.echo(
                 f"What {name} may reach takes effect with the next launch, start or repair of one "

@@ -10,9 +10,10 @@ from types import UnionType
 from typing import Any, Final, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from epic_runner.errors import InputErrors, Mistake
-from epic_runner.spec import models
+from epic_runner.spec import models, overrides
 from epic_runner.spec.reader import MISTAKES_LIMIT, Document, Path, Problem, path_text, quoted
 
 _KINDS: Final = ", ".join(models.MODELS)
@@ -58,6 +59,16 @@ class Checked:
         """Return whether nothing around, at or in `path` is broken."""
         return not any(bad[: len(path)] == path or path[: len(bad)] == bad for bad in self.broken)
 
+    def kept(self, *path: str | int) -> list[int]:
+        """Return where the items that `model` has of a list stood in it as it was written."""
+        written = self.document.data
+        for part in path:
+            if isinstance(written, list):
+                written = dict(enumerate(written))
+            written = written.get(part) if isinstance(written, dict) else None
+        count = len(written) if isinstance(written, list) else 0
+        return [index for index in range(count) if (*path, index) not in self.broken]
+
 
 def suggestion(word: object, choices: Iterable[str]) -> str | None:
     """Return the hint that names the choice most like `word`, or None where none is alike."""
@@ -81,19 +92,23 @@ def check(document: Document, problems: list[Problem]) -> Checked | None:
     kind = _kind(document, problems)
     if kind is None:
         return None
-    data: dict[str, Any] = document.data
     model = models.MODELS[kind]
-    try:
-        return Checked(document, kind, model.model_validate(data))
-    except ValidationError as error:
-        findings = error.errors(include_url=False)
+    whole, findings = _validated(model, document)
+    text_wanted = [_where(finding) for finding in findings if finding["type"] == "string_type"]
+    if text_wanted:
+        document = overrides.as_text(document, text_wanted)
+        whole, findings = _validated(model, document)
+    if whole is not None:
+        return Checked(document, kind, whole)
+    data: dict[str, Any] = document.data
     broken = {_where(finding) for finding in findings}
     for finding in findings[: MISTAKES_LIMIT + 1]:
         path = _where(finding)
         if finding["type"] == "missing" and _misspelt(path, model, findings):
             continue
         problems.append(_problem(document, kind, model, path, finding))
-    return Checked(document, kind, _salvaged(model, data, broken), frozenset(broken))
+    salvaged, left_out = _salvaged(model, data, broken)
+    return Checked(document, kind, salvaged, frozenset(broken | left_out))
 
 
 def input_errors(problems: Iterable[Problem]) -> InputErrors:
@@ -157,6 +172,16 @@ def one_of_kinds(word: object) -> str:
     """Return a hint: the kind most like `word` (kinds begin with a capital), or all of them."""
     alike = difflib.get_close_matches(str(word)[:64].capitalize(), list(models.MODELS), n=1)
     return f'Did you mean "{alike[0]}"?' if alike else f"There is: {_KINDS}."
+
+
+def _validated(
+    model: type[models.Document], document: Document
+) -> tuple[models.Document | None, list[ErrorDetails]]:
+    """Return the model of a document, or None and what pydantic finds wrong with it."""
+    try:
+        return model.model_validate(document.data), []
+    except ValidationError as error:
+        return None, error.errors(include_url=False)
 
 
 def _where(finding: Mapping[str, Any]) -> Path:
@@ -300,19 +325,57 @@ def _model_at(model: type[BaseModel], path: Path) -> type[BaseModel] | None:
 
 
 def _salvaged(
-    model: type[models.Document], data: dict[str, Any], broken: Iterable[Path]
-) -> models.Document | None:
-    """Return the model of what is right in `data`, so that its meaning can be checked as well."""
-    mended = _without(data, {path for path in broken if path}, ())
+    model: type[models.Document], data: dict[str, Any], broken: Collection[Path]
+) -> tuple[models.Document | None, set[Path]]:
+    """Return the model of what is right in `data`, so that its meaning can be checked as well.
+
+    What a mistake leaves of a part may be nothing by itself, such as a member without a user: then
+    the innermost part or item of a list around it is left out whole.
+
+    Returns:
+        The model, or None if too little is right, and the paths of what was left out.
+    """
+    left_out = {path for path in broken if path}
+    while True:
+        mended = _without(data, left_out, ())
+        _stand_in(mended, model)
+        try:
+            return model.model_validate(mended), left_out
+        except ValidationError as error:
+            findings = error.errors(include_url=False)
+        if len(findings) > MISTAKES_LIMIT:
+            return None, left_out
+        more = {_written(data, left_out, _where(finding)) for finding in findings}
+        if () in more:
+            return None, left_out
+        left_out |= more
+
+
+def _stand_in(data: dict[str, Any], model: type[models.Document]) -> None:
+    """Put something into the place of what a document cannot be without."""
     stand_in = {"name": "x", "app": "x", "version": "0", "image": "x", "cores": 1, "memory": "1t"}
-    stand_in |= {"cluster": {"name": "x"}, "submit": {"file": "x.py"}}
+    stand_in |= {"cluster": {"name": "x"}, "submit": {}}
     for key, value in stand_in.items():
         if key in model.model_fields:
-            mended.setdefault(key, value)
-    try:
-        return model.model_validate(mended)
-    except ValidationError:
-        return None
+            data.setdefault(key, value)
+    if isinstance(data.get("submit"), dict):
+        data["submit"].setdefault("file", "x.py")
+
+
+def _written(data: Any, left_out: Collection[Path], path: Path) -> Path:
+    """Return where in `data` the innermost value stands at or around `path` of what is left."""
+    found: Path = ()
+    for part in path:
+        if isinstance(data, list) and isinstance(part, int):
+            kept = [index for index in range(len(data)) if (*found, index) not in left_out]
+            inner: list[str | int] = [*kept[part : part + 1]]
+        else:
+            inner = [part] if isinstance(data, dict) and part in data else []
+        if not inner or (*found, inner[0]) in left_out:
+            break
+        data = data[inner[0]]
+        found = (*found, inner[0])
+    return found
 
 
 def _without(value: Any, broken: Collection[Path], path: Path) -> Any:

@@ -140,9 +140,8 @@ def _tenant_mistakes(context: Context, job: Job, option: str | None) -> _Mistake
     names = context.names("Tenant")
     if name == job.tenant and name not in names and context.known_tenants is not None:
         yield ("tenant",), f"There is no tenant {quoted(name)}.", checks.one_of(name, names)
-    tenant = context.tenant(name)
-    members = [member.user for member in tenant.members] if tenant else []
-    if tenant is not None and job.user is not None and job.user not in members:
+    members = context.members(name)
+    if members is not None and job.user is not None and job.user not in members:
         message = f"{job.user} is not a member of the tenant {name}."
         yield ("user",), message, checks.one_of(job.user, members)
 
@@ -153,7 +152,8 @@ def _file_mistakes(checked: Checked, job: Job) -> _Mistakes:
         yield ("submit", "args"), "submit.args: a notebook takes no arguments.", hint
     files: list[tuple[Path, str]] = [(("submit", "file"), job.submit.file)]
     for key in CARRIED:
-        files += [(("submit", key, n), file) for n, file in enumerate(getattr(job.submit, key))]
+        places = [("submit", key, position) for position in checked.kept("submit", key)]
+        files += zip(places, getattr(job.submit, key), strict=False)
     files = [(path, programs.archive_of(file)[0]) for path, file in files]
     if name := programs.called_alike(file for _, file in files):
         path = next(path for path, file in reversed(files) if FilePath(file).name == name)

@@ -733,6 +733,11 @@ class AppService(Part):
     memory: Bytes | None = Field(
         None, description="Memory that a node needs for it beyond its node role's, such as 1g."
     )
+    memory_beside: dict[Name, Bytes] = Field(
+        default_factory=dict,
+        description="What it needs beyond that on a node that runs certain other services too, by "
+        "their names, such as {spark-worker: 256m}.",
+    )
     probe: AppProbe | None = Field(
         None, description="How to learn whether it is ready; a running node is ready if absent."
     )

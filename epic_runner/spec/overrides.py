@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from epic_runner.spec.models import Job, Template
@@ -39,6 +39,8 @@ class Override:
     path: Path
     value: Any
     place: Place
+    # What was written for each scalar, by its path in the value.
+    texts: Mapping[Path, str] = field(default_factory=dict)
 
 
 def option_place(option: str, number: int = 0) -> Place:
@@ -67,16 +69,18 @@ def parse(texts: Sequence[str], problems: list[Problem]) -> list[Override]:
             continue
         found: list[Problem] = []
         value = None
+        written_as: dict[Path, str] = {}
         if value_text.strip():
             content = value_text.encode("utf-8", "surrogateescape")
             documents = read(Source("", 0, content), found)
             if len(documents) == 1:
                 value = documents[0].data
+                written_as = {inner: at.text for inner, at in documents[0].places.items()}
             elif not found:
                 found.append(Problem(place, "The value is not one value."))
         problems += [replace(item, place=place) for item in found]
         if not found:
-            overrides.append(Override(path, value, place))
+            overrides.append(Override(path, value, place, written_as))
     return overrides
 
 
@@ -137,9 +141,29 @@ def _write(data: Any, places: dict[Path, Place], override: Override) -> str | No
         current = current[part]
     for old in [old for old in places if old[: len(path)] == path]:
         del places[old]
-    text = "" if isinstance(override.value, dict | list) else str(override.value)
-    places[path] = replace(override.place, text=text)
+    places[path] = override.place
+    for inner, text in override.texts.items():
+        places[(*path, *inner)] = replace(override.place, text=text)
     return None
+
+
+def as_text(document: Document, paths: Iterable[Path]) -> Document:
+    """Return `document` with the text that was written for numbers and truths of `--set`.
+
+    On a command line nobody thinks of YAML's rules, and the shell eats quotes: where text is
+    wanted, at `paths`, `3.10` is that text. In files it is not, since it may be meant otherwise.
+    """
+    data = copy.deepcopy(document.data)
+    for path in paths:
+        place = document.places.get(path)
+        if place is None or place.order[0] != OPTION_ORDER:
+            continue
+        current = data
+        for part in path[:-1]:
+            current = current[part]
+        if isinstance(current[path[-1]], int | float):
+            current[path[-1]] = place.text
+    return replace(document, data=data)
 
 
 def _obstacle(current: Any, path: Path, depth: int) -> str | None:

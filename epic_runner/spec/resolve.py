@@ -73,6 +73,14 @@ class Context:
         sound = isinstance(checked.model, Tenant) and checked.sound("quota")
         return checked.model if sound and isinstance(checked.model, Tenant) else None
 
+    def members(self, name: str) -> list[str] | None:
+        """Return the users of a tenant's members, likewise; None if they cannot be told."""
+        checked = self.found.get(("Tenant", name))
+        tenant = checked.model if checked else (self.known_tenants or {}).get(name)
+        if not isinstance(tenant, Tenant) or (checked and not checked.sound("members")):
+            return None
+        return [member.user for member in tenant.members]
+
 
 def resolve_cluster(
     documents: Documents,
@@ -173,12 +181,11 @@ def check_template(
     attempt = _Attempt(context, checked, template, problems)
     asked_tenant = attempt.tenant(tenant, required=launching)
     app = attempt.app()
+    actions = attempt.actions(app)
     if app is None:
         attempt.flavors()
         return None
-    roles = attempt.roles(app)
-    if roles is None:
-        return None
+    roles, whole = attempt.roles(app)
     cluster = ClusterSpec(
         name=name or template.name,
         tenant=tenant or template.tenant or "",
@@ -187,15 +194,14 @@ def check_template(
         roles=roles,
         connections=template.connections.clusters,
         lifetime=template.lifetime.limits,
-        actions=attempt.actions(app),
+        actions=actions,
     )
     attempt.connections(cluster)
-    if cluster.node_count == 0:
+    if whole and cluster.node_count == 0:
         attempt.problem(("roles",), "The cluster would have no nodes.", "Raise a count.")
-        return None
-    if asked_tenant is not None:
-        attempt.quota(cluster, asked_tenant)
-    return None if attempt.failed or checked.broken else cluster
+    elif asked_tenant is not None:
+        attempt.quota(cluster, asked_tenant, whole=whole)
+    return cluster if whole and not attempt.failed and not checked.broken else None
 
 
 @dataclass
@@ -239,6 +245,17 @@ class _Attempt:
                 or "Add a document of kind: Tenant, or apply one with `epic-run tenant apply`.",
                 place,
             )
+        if self.context.members(name) == []:
+            found = self.context.found.get(("Tenant", name))
+            if found is not None:
+                written = ("members",) in found.document.places
+                place = found.document.place(("members",) if written else ("name",))
+            self.problem(
+                ("tenant",),
+                f"The tenant {name} has no members, so nobody could own the cluster.",
+                "Add `members: [{user: ada, role: admin}]` to the Tenant document.",
+                place,
+            )
         return tenant
 
     def app(self) -> App | None:
@@ -277,8 +294,11 @@ class _Attempt:
         names = [entry.name for entry in self.context.catalog.launchable]
         return f"There is: {', '.join(names)}." if names else None
 
-    def roles(self, app: App) -> tuple[RoleSpec, ...] | None:
-        """Return every node role of the app as the template wants it; None after a mistake."""
+    def roles(self, app: App) -> tuple[tuple[RoleSpec, ...], bool]:
+        """Return the app's node roles as the template wants them, and whether these are all.
+
+        Those with mistakes are left out.
+        """
         unknown = [name for name in self.template.roles if name not in app.roles]
         for name in unknown:
             self.problem(
@@ -287,15 +307,16 @@ class _Attempt:
                 checks.one_of(name, list(app.roles)),
             )
             self._flavor(name, self.template.roles[name])
-        roles = [
-            self._role(app, name, entry)
-            for name, entry in app.roles.items()
+        found = []
+        for name, entry in app.roles.items():
             # One left out may well be the one whose name is wrong: nothing is said of it.
-            if not unknown or name in self.template.roles
-        ]
-        if self.failed or None in roles:
-            return None
-        return tuple(role for role in roles if role is not None)
+            if unknown and name not in self.template.roles:
+                continue
+            known = len(self.problems)
+            role = self._role(app, name, entry)
+            if role is not None and len(self.problems) == known:
+                found.append(role)
+        return tuple(found), len(found) == len(app.roles) and not unknown
 
     def _role(self, app: App, name: str, entry: AppRole) -> RoleSpec | None:
         request = self.template.roles.get(name)
@@ -311,7 +332,7 @@ class _Attempt:
         if flavor is None or services is None:
             return None
         extra = {key: item for key, item in services.items() if key not in entry.services}
-        self._check_memory(app, name, entry, flavor, extra)
+        self._check_memory(app, name, entry, flavor, services)
         try:
             image = self.context.catalog.image_for(app, services)
         except LookupError:
@@ -372,27 +393,46 @@ class _Attempt:
     ) -> dict[str, AppService] | None:
         """Return the services of each node, the app's own first; None after a mistake."""
         offered = self.context.catalog.offered(app)
+        limited = _limited(app, entry)
+        free = [key for key in offered if key not in entry.services and key not in limited]
         path = ("roles", name, "services")
         sound = self.checked.sound(*path)
-        # Positions have moved where the list holds a mistake already.
-        places = [(*path, index) if sound else path for index in range(len(request.services))]
-        wanted = dict(zip(request.services, places, strict=True))
+        places = [(*path, index) for index in self.checked.kept(*path)]
+        wanted = dict(zip(request.services, places, strict=False))
         for service, place in wanted.items():
             if service not in offered:
                 self.problem(
                     place,
                     f"No image for {app.name} offers the service {quoted(service)}.",
-                    checks.one_of(service, [key for key in offered if key not in entry.services]),
+                    checks.one_of(service, free),
                 )
-        if not sound or not wanted.keys() <= offered.keys():
+            elif service in limited:
+                role = limited[service]
+                self.problem(
+                    place,
+                    f"roles.{name} cannot run {service}: it is what makes a node a {role}, of "
+                    f"which {app.name} has at most {app.roles[role].max}.",
+                    "Leave it out.",
+                )
+        if not sound or not wanted.keys() <= offered.keys() - limited.keys():
             return None
         return {key: offered[key] for key in dict.fromkeys((*entry.services, *wanted))}
 
     def _check_memory(
-        self, app: App, name: str, entry: AppRole, flavor: Flavor, extra: Mapping[str, AppService]
+        self,
+        app: App,
+        name: str,
+        entry: AppRole,
+        flavor: Flavor,
+        services: Mapping[str, AppService],
     ) -> None:
         needs = {name: entry.memory or 0}
-        needs |= {key: service.memory or 0 for key, service in extra.items()}
+        for key, service in services.items():
+            if key not in entry.services:
+                beside = [
+                    size for other, size in service.memory_beside.items() if other in services
+                ]
+                needs[key] = (service.memory or 0) + sum(beside)
         need = sum(needs.values())
         if flavor.memory >= need:
             return
@@ -420,16 +460,18 @@ class _Attempt:
                 "Its notebooks run on it anyway: leave it out.",
             )
 
-    def actions(self, app: App) -> tuple[DeclaredAction, ...]:
-        """Return the actions with their scripts, as far as these can be read."""
+    def actions(self, app: App | None) -> tuple[DeclaredAction, ...]:
+        """Return the actions with their scripts, as far as these can be read.
+
+        Without an app nothing is said of their node roles.
+        """
         found = []
-        for index, action in enumerate(self.template.actions):
+        kept = self.checked.kept("actions")
+        for index, action in zip(kept, self.template.actions, strict=False):
             path = ("actions", index)
-            if not self.checked.sound("actions"):
-                # Positions have moved where the list holds a mistake already.
-                break
-            for position, role in enumerate(action.roles):
-                if role not in app.roles:
+            positions = self.checked.kept(*path, "roles")
+            for position, role in zip(positions, action.roles, strict=False):
+                if app is not None and role not in app.roles:
                     self.problem(
                         (*path, "roles", position),
                         f"actions[{index}].roles: {role} is not a node role of {app.name}.",
@@ -442,8 +484,11 @@ class _Attempt:
                 self.problem((*path, key), f"actions[{index}].{key}: {error.message}", error.hint)
         return tuple(found)
 
-    def quota(self, cluster: ClusterSpec, tenant: Tenant) -> None:
-        """Refuse a cluster that the tenant's quota could not hold even if nothing else ran."""
+    def quota(self, cluster: ClusterSpec, tenant: Tenant, *, whole: bool) -> None:
+        """Refuse a cluster that the tenant's quota could not hold even if nothing else ran.
+
+        One that is not `whole`, since some node roles have mistakes, needs that much at least.
+        """
         total, quota = cluster.total, tenant.quota
         figures = (
             ("cores", total.cores, quota.cores, _plain("cores")),
@@ -455,7 +500,7 @@ class _Attempt:
             if limit is not None and wanted > limit:
                 self.problem(
                     (),
-                    f"The cluster needs {text(wanted)}, "
+                    f"The cluster needs {'' if whole else 'at least '}{text(wanted)}, "
                     f"but the quota of the tenant {tenant.name} is {text(limit).split()[0]}.",
                     f"Ask for fewer or smaller nodes, or raise quota.{key} of the tenant.",
                 )
@@ -465,6 +510,21 @@ class _Attempt:
                 f"The quota of the tenant {tenant.name} allows no clusters.",
                 "Raise quota.clusters of the tenant.",
             )
+
+
+def _limited(app: App, entry: AppRole) -> dict[str, str]:
+    """Return the services that the node role `entry` cannot have more, each with its node role.
+
+    They come with a node role of which the app has only so many: where the app itself does not
+    give them, they would make more of it.
+    """
+    return {
+        service: name
+        for name, other in app.roles.items()
+        if other.max is not None
+        for service in other.services
+        if service not in entry.services
+    }
 
 
 def _plain(unit: str) -> Callable[[int], str]:

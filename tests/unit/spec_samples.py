@@ -45,6 +45,7 @@ services:
     role: jupyter
     summary: Notebooks.
     memory: 1g
+    memory_beside: {spark-worker: 256m}
     endpoints: [{name: jupyter, label: JupyterLab, port: 8888, path: /lab, token: true}]
 """,
     "rstudio": """

@@ -192,6 +192,18 @@ def test_probes_ask_endpoints_of_the_app_or_its_parents(tmp_path: Path) -> None:
     ]
 
 
+def test_more_memory_is_for_services_of_the_app_or_its_parents(tmp_path: Path) -> None:
+    jupyter = APPS["jupyter"].replace("{spark-worker: 256m}", "{spark-wroker: 256m}")
+    with pytest.raises(InputErrors) as caught:
+        load_catalog(write_apps(tmp_path, **(APPS | {"jupyter": jupyter})))
+    assert lines_of(caught.value, tmp_path) == [
+        (
+            'jupyter/app.yml:15: There is no service "spark-wroker" in this app or its parents. | '
+            'Did you mean "spark-worker"?'
+        )
+    ]
+
+
 def test_the_catalogue_that_is_delivered_is_right() -> None:
     catalog = load_catalog(content_root() / "images")
     spark = catalog.apps["spark"]

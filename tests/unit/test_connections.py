@@ -134,11 +134,11 @@ def test_a_template_does_not_name_its_own_cluster(tmp_path: Path) -> None:
     template = {"kind": "Template", "name": "desk", "tenant": "work", "app": "spark",
                 "connections": {"clusters": ["big", "desk"]}}  # fmt: skip
     path.write_text(
-        yaml.safe_dump({"kind": "Tenant", "name": "work"}) + "---\n" + yaml.safe_dump(template)
+        "kind: Tenant\nname: work\nmembers: [{user: ada}]\n---\n" + yaml.safe_dump(template)
     )
     with pytest.raises(InputErrors) as refused:
         load_documents([str(path)], [], catalog=catalog)
-    assert "desk.yml:8: connections.clusters names desk itself." in str(refused.value)
+    assert "desk.yml:9: connections.clusters names desk itself." in str(refused.value)
 
 
 def test_settings_of_a_connected_cluster_fit_its_workers() -> None:

@@ -78,6 +78,62 @@ def test_spark_is_never_promised_more_memory_than_a_node_has(memory, services) -
     assert driver == filters.SPARK_LEAST_MIB or 2 * driver + beside <= memory // filters.MIB
 
 
+def shared(*services: str) -> tuple[int, tuple[str, ...]]:
+    """Return the least memory of a node with services beside those of its role, and all of them."""
+    catalog = load_catalog(ROOT / "images")
+    offered = catalog.offered(catalog.apps["spark"])
+    role = catalog.apps["spark"].roles["master" if filters.MASTER in services else "worker"]
+    extra = [offered[key] for key in services if key not in role.services]
+    least = role.memory + sum(item.memory for item in extra)
+    least += sum(
+        size for item in extra for other, size in item.memory_beside.items() if other in services
+    )
+    return least, services
+
+
+SHARED = [
+    shared(filters.MASTER, filters.WORKER),
+    shared(filters.WORKER, filters.JUPYTER),
+    shared(filters.MASTER, filters.WORKER, filters.JUPYTER),
+    shared(filters.MASTER, filters.WORKER, filters.JUPYTER, filters.HISTORY),
+]
+
+
+@given(st.sampled_from(SHARED), st.integers(0, 64 * GIB))
+def test_executors_and_drivers_that_share_a_node_fit_into_it(of, more) -> None:
+    least, services = of
+    memory = least + more
+    beside = filters.SPARK_RESERVED_MIB + filters.JUPYTER_MIB * (filters.JUPYTER in services)
+    beside += filters.SPARK_DAEMON_MIB * (filters.MASTER in services)
+    if filters.HISTORY in services:
+        beside += filters.spark_history_mib(memory) + filters.SPARK_HISTORY_BESIDE_MIB
+    role = sized(memory, *services)
+    executor, driver = filters.spark_worker_mib(role), filters.spark_driver_mib(role)
+    assert min(executor, driver) >= filters.SPARK_LEAST_MIB
+    # A node of the least size has room for one driver at a time, as everywhere.
+    drivers = 1 if executor == filters.SPARK_LEAST_MIB else 2
+    used = (executor + drivers * driver) * (1 + filters.SPARK_OVERHEAD) + beside
+    assert used <= memory // MIB + 1
+
+
+@pytest.mark.parametrize(
+    ("services", "gib", "executor", "driver"),
+    [
+        (("spark-worker",), 2, 1391, 800),
+        (("spark-master", "jupyter"), 4, 3172, 1824),
+        (("spark-worker", "jupyter"), 2, 512, 512),
+        (("spark-worker", "jupyter"), 4, 1530, 765),
+        (("spark-master", "spark-worker"), 4, 1422, 711),
+    ],
+)
+def test_only_nodes_that_are_shared_give_executors_less(services, gib, executor, driver) -> None:
+    role = sized(gib * GIB, *services)
+    assert (filters.spark_worker_mib(role), filters.spark_driver_mib(role)) == (executor, driver)
+    nodes = [{"name": "m", "role": "r"}]
+    target = filters.spark_target({"r": {**role, "name": "r"}}, nodes, "", 7077)
+    assert target["executor_mib"] == (executor if "spark-worker" in services else 512)
+
+
 def test_a_node_of_the_least_size_has_what_a_history_server_takes() -> None:
     spark = load_catalog(ROOT / "images").apps["spark"]
     extra = spark.services[filters.HISTORY].memory
@@ -93,7 +149,7 @@ def test_every_filter_is_offered_to_ansible() -> None:
 
 @pytest.mark.parametrize("gib", [1, 2, 4, 8])
 def test_more_memory_is_never_less_for_spark(gib: int) -> None:
-    for services in ((), (filters.HISTORY,)):
+    for services in ((), (filters.HISTORY,), *(services for _, services in SHARED)):
         less, more = sized(gib * GIB, *services), sized(2 * gib * GIB, *services)
         assert filters.spark_worker_mib(less) <= filters.spark_worker_mib(more)
         assert filters.spark_driver_mib(less) <= filters.spark_driver_mib(more)

@@ -93,10 +93,31 @@ def test_flavors_and_tenants_that_were_applied_are_known(lab: Path) -> None:
     store = Store()
     with store.transaction() as transaction:
         transaction.apply_flavor({"name": "huge", "cores": 8, "memory": "16g"})
-        transaction.apply_tenant({"name": "research", "quota": {}, "members": []})
+        ada = {"user": "ada", "role": "member"}
+        transaction.apply_tenant({"name": "research", "quota": {}, "members": [ada]})
     store.close()
     assert validate(lab).exit_code == 0
     assert "There is no tenant" in str(validate(lab, "--set", "tenant=nobody-has").exception)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "names", "told"),
+    [
+        (("Tenant",), ["analytics"], "analytics"),
+        (("Flavor",), ["flavor/tiny"], "flavor/tiny"),
+        (("Flavor", "Tenant"), ["analytics", "flavor/tiny"], "analytics, flavor/tiny"),
+        ((), [], "no tenant and no flavor"),
+    ],
+)
+def test_what_was_applied_is_named(
+    lab: Path, kinds: tuple[str, ...], names: list[str], told: str
+) -> None:
+    app = "kind: Template\nname: a\napp: spark\n"
+    written = [text for text in LAB.split("---\n") if text.split()[1] in kinds]
+    lab.write_text("---\n".join([*written, app]))
+    apply = ["tenant", "apply", str(lab)]
+    assert CliRunner().invoke(cli, apply).output == f"Applied: {told}.\n"
+    assert json.loads(CliRunner().invoke(cli, [*apply, "--output", "json"]).output) == names
 
 
 def test_a_store_that_fails_keeps_nobody_from_checking_files(

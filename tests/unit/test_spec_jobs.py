@@ -147,3 +147,28 @@ def test_set_reaches_the_job_by_its_own_keys_and_the_template_by_the_others(
     assert documents.templates["lab"].roles["worker"].count == 1
     [mistake] = mistakes_in(folder, LAB, "timeout=5m")
     assert mistake == "--set: It needs one Job to change, but the files hold none."
+
+
+@pytest.mark.parametrize(
+    ("changes", "first"),
+    [
+        ({"cluster": "cluster: {name: 3}"}, "cluster.name must be text, not 3."),
+        ({"cluster": "cluster: {name: a, template: b}"}, "cluster must have either name"),
+        ({"file": "  file: 3"}, "submit.file must be text, not 3."),
+    ],
+)
+def test_a_broken_part_hides_no_mistake_in_the_others(
+    folder: Path, catalog: Catalog, changes: dict[str, str], first: str
+) -> None:
+    text = job(
+        **changes, args="  jars: [3, gone.jar]", user="user: eve", timeout="tenant: analytics"
+    )
+    found = mistakes_in(folder, f"{text}---\n{LAB}", catalog=catalog)
+    for told in (
+        first,
+        "submit.jars[0] must be text, not 3.",
+        "submit.jars[1]: there is no file ",
+        "eve is not a member of the tenant analytics.",
+    ):
+        assert [line for line in found if told in line], (told, found)
+    assert len(found) == 4, found

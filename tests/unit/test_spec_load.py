@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 import yaml
@@ -18,7 +19,7 @@ from epic_runner.catalog import Catalog
 from epic_runner.errors import InputErrors
 from epic_runner.spec import overrides
 from epic_runner.spec.load import load_documents
-from epic_runner.spec.models import BUILTIN_FLAVORS, MODELS, SYSTEM_USERS, Flavor, Member
+from epic_runner.spec.models import BUILTIN_FLAVORS, MODELS, SYSTEM_USERS, Flavor, Member, Tenant
 from epic_runner.spec.reader import Problem, Source, read
 
 
@@ -383,6 +384,34 @@ MEANING = {
             ),
         ],
     ),
+    "a service that would make more masters than the app has": (
+        (
+            "kind: Template\nname: a\napp: spark\nroles:\n"
+            "  master: {services: [spark-master, spark-worker]}\n"
+            "  worker: {services: [jupyter, spark-master]}\n"
+        ),
+        [
+            (
+                "lab.yml:6: roles.worker cannot run spark-master: it is what makes a node a "
+                "master, of which spark has at most 1. | Leave it out."
+            ),
+        ],
+    ),
+    "a service that needs more beside another": (
+        (
+            "kind: Flavor\nname: tiny\ncores: 1\nmemory: 2g\n"
+            "---\nkind: Template\nname: a\napp: spark\nroles:\n"
+            "  master: {flavor: tiny, services: [jupyter]}\n"
+            "  worker: {flavor: tiny, services: [jupyter]}\n"
+        ),
+        [
+            (
+                "lab.yml:11: roles.worker needs at least 2304m of memory (1g for worker, 1280m "
+                "for jupyter) in spark, but the flavor tiny has 2g. | "
+                "Flavors with enough: medium, large."
+            ),
+        ],
+    ),
     "services that no one image offers together": (
         "kind: Template\nname: a\napp: spark\nroles:\n  master: {services: [jupyter, rstudio]}\n",
         [
@@ -451,6 +480,51 @@ MEANING = {
             "lab.yml:6: roles.master.count must be at most 1 in spark, not 3.",
         ],
     ),
+    "an action without a script beside other mistakes": (
+        (
+            "kind: Template\nname: a\napp: spark\nactions:\n  - {run: 3}\n"
+            "  - {run: gone.sh, roles: [wroker]}\n"
+            "roles:\n  wrker: {}\n  master: {flavor: huge}\n"
+        ),
+        [
+            'lab.yml:5: actions[0].run must be text, not 3. | Put it in quotes: "3"',
+            (
+                "lab.yml:6: actions[1].roles: wroker is not a node role of spark. | "
+                'Did you mean "worker"?'
+            ),
+            "lab.yml:6: actions[1].run: There is no file gone.sh.",
+            'lab.yml:8: roles.wrker is not a node role of the app spark. | Did you mean "worker"?',
+            'lab.yml:9: There is no flavor "huge". | There is: small, medium, large.',
+        ],
+    ),
+    "a missing script where the app is not known": (
+        "kind: Template\nname: a\napp: sprk\nactions: [{run: gone.sh}]\n",
+        [
+            'lab.yml:3: There is no app "sprk". | Did you mean "spark"?',
+            "lab.yml:4: actions[0].run: There is no file gone.sh.",
+        ],
+    ),
+    "a quota that is too small for the node roles that are right": (
+        (
+            "kind: Tenant\nname: t\nquota: {cores: 8}\nmembers: [{user: ada}, {role: admin}]\n"
+            "egress: {alow: [packages]}\n"
+            "---\nkind: Template\nname: a\ntenant: t\napp: spark\nroles:\n"
+            "  wrker: {}\n  gateway: {count: 9}\n"
+        ),
+        [
+            (
+                "lab.yml:4: members[1].user is missing. | "
+                "user is: the user's name, the same on every node."
+            ),
+            'lab.yml:5: egress.alow is not a known key. | Did you mean "allow"?',
+            (
+                "lab.yml:7: The cluster needs at least 9 cores, "
+                "but the quota of the tenant t is 8. | "
+                "Ask for fewer or smaller nodes, or raise quota.cores of the tenant."
+            ),
+            'lab.yml:12: roles.wrker is not a node role of the app spark. | Did you mean "worker"?',
+        ],
+    ),
     "a flavor that is itself wrong is not said to be missing": (
         (
             "kind: Flavor\nname: big\ncores: x\nmemory: 1g\n"
@@ -466,7 +540,8 @@ def test_what_cannot_be_had_is_told_with_what_there_is(
     name: str, tmp_path: Path, catalog: Catalog
 ) -> None:
     text, expected = MEANING[name]
-    assert mistakes_in(tmp_path, text, catalog=catalog, known_flavors={}) == expected
+    found = mistakes_in(tmp_path, text, catalog=catalog, known_flavors={})
+    assert [line.replace(f"{tmp_path}/", "") for line in found] == expected
 
 
 def test_tenants_are_looked_for_only_where_they_can_be_known(
@@ -484,6 +559,28 @@ def test_tenants_are_looked_for_only_where_they_can_be_known(
             "Add a document of kind: Tenant, or apply one with `epic-run tenant apply`."
         )
     ]
+
+
+@pytest.mark.parametrize(
+    ("members", "line"), [("", 2), ("members: []\n", 3), ("members: [{role: admin}]\n", None)]
+)
+def test_a_tenant_without_members_is_refused_before_a_launch_would(
+    members: str, line: int | None, tmp_path: Path, catalog: Catalog
+) -> None:
+    tenant = f"kind: Tenant\nname: t\n{members}"
+    template = "kind: Template\nname: a\napp: spark\ntenant: t\n"
+    told = (
+        "The tenant t has no members, so nobody could own the cluster. | "
+        "Add `members: [{user: ada, role: admin}]` to the Tenant document."
+    )
+    assert mistakes_in(tmp_path, tenant, catalog=catalog) == ([] if line else ANY)
+    found = mistakes_in(tmp_path, f"{tenant}---\n{template}", catalog=catalog)
+    assert [item for item in found if "no members" in item] == (
+        [f"lab.yml:{line}: {told}"] if line else []
+    )
+    known: dict[str, Any] = {"catalog": catalog, "known_tenants": {"t": Tenant(name="t")}}
+    assert mistakes_in(tmp_path, template, **known) == [f"lab.yml:4: {told}"]
+    assert mistakes_in(tmp_path, template, **known, tenant="t") == [f"--tenant: {told}"]
 
 
 def test_the_command_lines_tenant_takes_the_place_of_the_templates(
@@ -580,6 +677,40 @@ class TestSet:
             ),
             "--set app: The value is not one value.",
             '--set app: The tag "!!str" is not allowed. | Write the plain value.',
+        ]
+
+    @pytest.mark.parametrize(
+        ("written", "version"),
+        [("3.10", "3.10"), ('"3.10"', "3.10"), ("3", "3")],
+    )
+    def test_a_number_is_the_text_that_was_written_where_text_is_wanted(
+        self, tmp_path: Path, written: str, version: str
+    ) -> None:
+        job = "kind: Job\nname: a\ncluster: {name: b}\nsubmit: {file: a.py}\n"
+        documents = load_text(
+            tmp_path,
+            job,
+            f"submit.spark_version={written}",
+            "submit.args=[5e3, x]",
+            "submit.args[2]=007",
+            "submit.env.DEBUG=true",
+        )
+        submit = documents.jobs["a"].submit
+        assert submit.spark_version == version
+        assert submit.args == ("5e3", "x", "007")
+        assert submit.env == {"DEBUG": "true"}
+
+    def test_a_number_that_cannot_be_a_name_is_told_as_it_was_written(self, tmp_path: Path) -> None:
+        assert mistakes_in(tmp_path, LAB, "tenant=1e3", "roles.worker.flavor=0x10") == [
+            (
+                "--set tenant: tenant must be a name of at most 32 lower-case letters, digits and "
+                'dashes, beginning with a letter, not ending in a dash. | Did you mean "e3"?'
+            ),
+            (
+                "--set roles.worker.flavor: roles.worker.flavor must be a name of at most 32 "
+                "lower-case letters, digits and dashes, beginning with a letter, not ending in a "
+                'dash. | Did you mean "x10"?'
+            ),
         ]
 
     def test_it_needs_exactly_one_template(self, tmp_path: Path) -> None:

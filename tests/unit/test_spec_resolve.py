@@ -15,10 +15,11 @@ from epic_runner.catalog import Catalog
 from epic_runner.cluster import ClusterSpec, Endpoint, Size
 from epic_runner.errors import InputErrors
 from epic_runner.spec.load import Documents
-from epic_runner.spec.models import Flavor, Quota, Tenant
+from epic_runner.spec.models import Flavor, Member, Quota, Tenant
 from epic_runner.spec.resolve import draft_clusters, resolve_cluster
 
 GIB = 2**30
+ADA = (Member(user="ada"),)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +67,9 @@ def test_what_a_template_leaves_out_is_the_least_that_works(
 ) -> None:
     text = "kind: Template\nname: a\ntenant: t\napp: spark@3.5.9\nroles: {gateway: {}}\n"
     cluster = resolve_cluster(
-        load_text(tmp_path, text), catalog=catalog, known_tenants={"t": Tenant(name="t")}
+        load_text(tmp_path, text),
+        catalog=catalog,
+        known_tenants={"t": Tenant(name="t", members=ADA)},
     )
     assert [(role.name, role.count, role.flavor) for role in cluster.roles] == [
         ("master", 1, "small"),
@@ -77,7 +80,7 @@ def test_what_a_template_leaves_out_is_the_least_that_works(
 
 def test_the_command_line_names_cluster_and_tenant(tmp_path: Path, catalog: Catalog) -> None:
     documents = load_text(tmp_path, LAB)
-    other = {"other": Tenant(name="other")}
+    other = {"other": Tenant(name="other", members=ADA)}
     cluster = resolve_cluster(
         documents, catalog=catalog, name="mine", tenant="other", known_tenants=other
     )
@@ -121,7 +124,9 @@ def test_flavors_of_the_files_go_before_others_and_all_before_the_built_in(
 
 def test_the_quota_of_a_tenant_applied_before_holds(tmp_path: Path, catalog: Catalog) -> None:
     text = "kind: Template\nname: a\ntenant: t\napp: spark\nroles: {worker: {flavor: disky}}\n"
-    tenant = Tenant(name="t", quota=Quota(clusters=0, disk=GIB, nodes=2, memory=4 * GIB))
+    tenant = Tenant(
+        name="t", members=ADA, quota=Quota(clusters=0, disk=GIB, nodes=2, memory=4 * GIB)
+    )
     assert refused(
         load_text(tmp_path, text),
         catalog=catalog,
@@ -177,7 +182,7 @@ roles: {{worker: {{count: {workers}, flavor: {flavor}}}}}
     cluster = resolve_cluster(
         load_text(tmp_path_factory.getbasetemp(), text),
         catalog=catalog,
-        known_tenants={"t": Tenant(name="t")},
+        known_tenants={"t": Tenant(name="t", members=ADA)},
     )
     assert cluster.node_count == workers + 1
     assert ClusterSpec.from_dict(json.loads(json.dumps(cluster.as_dict()))) == cluster
