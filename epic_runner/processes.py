@@ -14,6 +14,8 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from epic_runner.host_secrets import is_secret
+
 # Set in the environment of all that an operation, or a controller, starts.
 OPERATION_VARIABLE = "EPIC_OPERATION"
 CONTROLLER_VARIABLE = "EPIC_CONTROLLER"
@@ -27,7 +29,7 @@ CANCELLED = 130
 
 
 # What plays may see of the caller's environment: ansible-runner writes it all into a file, so
-# nothing that could be a secret goes in.
+# nothing that could be a secret goes in. `host_secrets` hands over passwords for becoming root.
 _KEPT = ("PATH", "HOME", "LANG", "TZ", "USER", "LOGNAME", "SSH_AUTH_SOCK", "TMPDIR", "DOCKER_HOST")
 _KEPT_PREFIXES = ("LC_", "ANSIBLE_", "EPIC_", "RUNNER_", "AWX_")
 _SECRET = ("EPIC_DATABASE_URL",)
@@ -131,12 +133,19 @@ def ending_with_this_process(command: Sequence[str]) -> list[str]:
     return [program, "--pdeathsig", "TERM", "--", *command] if program else [*command]
 
 
-def seen_by_plays(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return what plays may see of an environment, and this Python's programs first."""
+def seen_by_plays(environment: Mapping[str, str], *, is_recorded: bool = True) -> dict[str, str]:
+    """Return what plays may see of an environment, and this Python's programs first.
+
+    Args:
+        environment: All of it.
+        is_recorded: Whether ansible-runner writes down what is returned: then without secrets.
+    """
     kept = {
         name: value
         for name, value in environment.items()
-        if (name in _KEPT or name.startswith(_KEPT_PREFIXES)) and name not in _SECRET
+        if (name in _KEPT or name.startswith(_KEPT_PREFIXES))
+        and name not in _SECRET
+        and not (is_recorded and is_secret(name))
     }
     # ansible-playbook is the one beside this Python, also when no environment was activated.
     kept["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{kept.get('PATH', os.defpath)}"
