@@ -13,6 +13,7 @@ import click
 
 from epic_runner.cli import completing
 from epic_runner.cli.common import FIRST_ADMIN, as_option, tenant_option
+from epic_runner.lifecycle import who_asks
 from epic_runner.output import duration_text, emit, output_option, table
 from epic_runner.store import RunRecord, ScheduleRecord, Store
 
@@ -59,7 +60,7 @@ def add(files: tuple[str, ...], user: str | None, tenant: str | None, output: st
             transaction.apply_tenant(document.model_dump(mode="json"))
         found = schedules_of(
             transaction, documents, tenant=tenant, user=user,
-            asker=os.environ.get("EPIC_USER") or None, now=now,
+            asker=who_asks(), now=now,
         )  # fmt: skip
         known = {(item.tenant, item.name): item for item in transaction.schedules()}
         records = []

@@ -329,6 +329,7 @@ def login(
     tenant: str | None,
     cluster: str | None,
     hours: float,
+    asker: str | None = None,
 ) -> Login:
     """Issue a session for a member.
 
@@ -339,9 +340,10 @@ def login(
         tenant: The tenant; that of the cluster, or the only one, by default.
         cluster: The one cluster that it opens; all of the tenant's by default.
         hours: How long it lasts.
+        asker: The member who asks for it; whoever runs the controller by default.
 
     Raises:
-        InputError: There is no such tenant, cluster or member.
+        InputError: There is no such tenant, cluster or member, or none for whom the asker may act.
     """
     home = "/-/welcome"
     if cluster is not None:
@@ -354,7 +356,7 @@ def login(
                 f"Which tenant? There are {', '.join(names) or 'none'}.", "Name it with --tenant."
             )
         tenant = names[0]
-    member = acting_user(transaction.tenant(tenant), user)
+    member = acting_user(transaction.tenant(tenant), user, asker)
     session = sessions.Session(
         gateway.name, member, tenant, record.name if cluster is not None else None, hours, home
     )
