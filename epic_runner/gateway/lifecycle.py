@@ -231,7 +231,9 @@ def _bring_routes(context: Context, gateway: Gateway) -> None:
             {
                 "path": cluster_prefix(item.tenant, item.name),
                 "network": networks[item.tenant],
-                "routes": routes(item.spec, item.staying(), item.owner),
+                "routes": routes(
+                    item.spec, item.staying(), item.owner, tenants[item.tenant].created_at
+                ),
                 "secrets": cluster_secrets(item.tenant, item.name),
             }
             for item in late

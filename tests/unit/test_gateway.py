@@ -53,6 +53,16 @@ def test_no_segment_misleads_the_scripts_of_sparks_pages(name: str, segment: str
     assert paths.cluster_prefix("work", name) == f"/work/{segment}"
 
 
+def test_routes_tell_since_when_the_tenant_is_there() -> None:
+    cluster = record(spec(), "master-1", "worker-1")
+    of = replace(tenant(), created_at=1700000000.9)
+    data = cluster_inventory(cluster, of, {"local": host()}, secrets="")
+    # A session of the same second is the tenant's own: its time is cut off as well.
+    assert {route["since"] for route in data["all"]["vars"]["epic_cluster"]["routes"]} == {
+        1700000000
+    }
+
+
 def test_every_endpoint_of_every_node_has_a_path_of_its_own() -> None:
     cluster = record(spec(endpoints=(PAGE, LAB)), "master-1", "master-2", "worker-1")
     routes = paths.routes(cluster.spec, cluster.nodes, "ada")
