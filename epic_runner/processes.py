@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import platform
 import shutil
@@ -46,15 +47,67 @@ def started(pid: int) -> str:
     return "" if fields[0] == "Z" else fields[19]
 
 
-def controller(pid: int | None = None, since: str | None = None) -> str:
+def here() -> str:
+    """Return where this process runs: the host's name, and what tells it from others of that name.
+
+    A container on its host's network has its host's name, a cloned machine that of the first; a
+    process id means another process there. So it is `NAME/BOOT.NAMESPACE.MACHINE`: the boot, the
+    process ids' namespace (namespaces(7)) and the machine-id, the first and last shortened.
+    """
+    boot = _read("/proc/sys/kernel/random/boot_id")
+    try:
+        namespace = Path("/proc/self/ns/pid").stat().st_ino
+    except OSError:
+        namespace = 0
+    # machine-id(5) asks not to show the id itself.
+    machine = hashlib.sha256(_read("/etc/machine-id").encode()).hexdigest()
+    return f"{platform.node()}/{boot[:8]}.{namespace}.{machine[:8]}"
+
+
+def host_of(place: str) -> str:
+    """Return the host's name of a controller, as people are told it."""
+    return place.partition("/")[0]
+
+
+def is_ours(place: str) -> bool:
+    """Whether this machine looks after what a controller left that has no heartbeat.
+
+    That is one which ran here, or here before the machine was started again, or an earlier version.
+    """
+    host, _, rest = place.partition("/")
+    _, *stays = rest.split(".")
+    _, *have = here().partition("/")[2].split(".")
+    return host == platform.node() and (not rest or stays == have)
+
+
+def drives(place: str, pid: int, since: str) -> bool:
+    """Whether a controller's process is one of this machine, and lives.
+
+    Args:
+        place: Where it runs, as `here` says; earlier versions wrote the host's name alone.
+        pid: Its id.
+        since: When it started, as `started` says; empty for none.
+    """
+    return place in (here(), platform.node()) and bool(since) and started(pid) == since
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        return ""
+
+
+def controller(pid: int | None = None, since: str | None = None, place: str | None = None) -> str:
     """Return the value of CONTROLLER_VARIABLE that a process gives to what it starts.
 
     Args:
         pid: The process; this one by default.
         since: When it started, as `started` says; looked up by default.
+        place: Where it runs, as `here` says; here by default.
     """
     pid = os.getpid() if pid is None else pid
-    return f"{platform.node()}:{pid}:{started(pid) if since is None else since}"
+    return f"{place or here()}:{pid}:{started(pid) if since is None else since}"
 
 
 def end_leftovers(operation: str, of_controller: str) -> int:

@@ -15,6 +15,7 @@ from epic_runner.cli import completing
 from epic_runner.cli.common import FIRST_ADMIN, as_option, tenant_option
 from epic_runner.lifecycle import who_asks
 from epic_runner.output import duration_text, emit, output_option, table
+from epic_runner.processes import host_of
 from epic_runner.store import RunRecord, ScheduleRecord, Store
 
 if TYPE_CHECKING:
@@ -155,7 +156,7 @@ def show(name: str, limit: int, tenant: str | None, output: str) -> None:
                 (
                     run.id, _time(run.planned_at), run.cause, run.state,
                     "" if run.rc is None else run.rc, _seconds(run, now),
-                    run.reason or (f"{run.log} on {run.controller}" if run.log else ""),
+                    run.reason or (f"{run.log} on {host_of(run.controller)}" if run.log else ""),
                 )
                 for run in runs
             ]  # fmt: skip
@@ -163,7 +164,14 @@ def show(name: str, limit: int, tenant: str | None, output: str) -> None:
                 table(["RUN", "PLANNED", "CAUSE", "STATE", "RC", "TOOK", "OUTPUT, OR WHY"], rows)
             )
 
-    emit({**_described(found), "runs": [vars(run) for run in runs]}, human, output)
+    emit(
+        {
+            **_described(found),
+            "runs": [{**vars(run), "controller": host_of(run.controller)} for run in runs],
+        },
+        human,
+        output,
+    )
 
 
 @schedule.command()
