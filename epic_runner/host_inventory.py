@@ -2,7 +2,7 @@
 
 The inventory is the file, folder or script that `EPIC_INVENTORY` names, else `hosts.yml` under
 `EPIC_HOME`. `ansible-inventory` takes most of a second, so what it says of files is kept until one
-of them changes; what a script says is not.
+of them changes; what a script says is not, and neither is what holds passwords.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from epic_runner.errors import InputError
+from epic_runner.host_secrets import apart
 from epic_runner.resources import content_root, home, private_directory
 
 GROUP = "docker_hosts"
@@ -67,7 +68,10 @@ def read_inventory(path: Path) -> dict[str, Entry]:
     """
     stamp = _stamp(path)
     data = _remembered(_cache(), stamp) or _read(path)
-    if stamp:
+    if _holds_secrets(data):
+        # What Ansible Vault protects is decrypted by now. One of an earlier version may be there.
+        _cache().unlink(missing_ok=True)
+    elif stamp:
         cache = private_directory(_cache().parent) / _cache().name
         kept = cache.with_suffix(f".{os.getpid()}")
         kept.write_text(json.dumps({"stamp": stamp, "inventory": data}), encoding="utf-8")
@@ -86,9 +90,13 @@ def remembered(path: Path) -> dict[str, Entry]:
     return entries(_remembered(_cache(), _stamp(path)) or {})
 
 
+def _holds_secrets(data: Mapping[str, Any]) -> bool:
+    return any(apart(variables)[1] for variables in _variables(data).values())
+
+
 def entries(data: Mapping[str, Any]) -> dict[str, Entry]:
     """Return the hosts in the output of `ansible-inventory --list`: a pure function."""
-    variables = data.get("_meta", {}).get("hostvars", {})
+    variables = _variables(data)
     top = GROUP if GROUP in data else "all"
     found = {}
     for name in _members(data, top):
@@ -96,6 +104,10 @@ def entries(data: Mapping[str, Any]) -> dict[str, Entry]:
         group = next((child for child in children if name in _members(data, child)), "")
         found[name] = Entry(name, variables.get(name, {}), group)
     return found
+
+
+def _variables(data: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    return dict(data.get("_meta", {}).get("hostvars", {}))
 
 
 def _members(data: Mapping[str, Any], group: str) -> dict[str, None]:

@@ -121,7 +121,9 @@ def cluster_inventory(
                             )
                             for other in connected
                         ],
-                        "routes": routes(cluster.spec, cluster.staying(), cluster.owner),
+                        "routes": routes(
+                            cluster.spec, cluster.staying(), cluster.owner, tenant.created_at
+                        ),
                     }
                 ),
                 "epic_secrets": secrets,

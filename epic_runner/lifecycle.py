@@ -44,6 +44,11 @@ _WITHOUT_SECRETS = frozenset({"stop", "shrink", "destroy"})
 _CLOSING = frozenset({"stop", "destroy"})
 
 
+def who_asks() -> str | None:
+    """Return the member who asks, by EPIC_USER; None for whoever runs the controller."""
+    return os.environ.get("EPIC_USER") or None
+
+
 @dataclass(frozen=True)
 class Context:
     """What every verb needs: the store, the hosts, whom to tell of progress, and who asks.
@@ -59,7 +64,7 @@ class Context:
     store: Store
     hosts: Mapping[str, Host]
     listener: Listener = lambda _step: None
-    asker: str | None = field(default_factory=lambda: os.environ.get("EPIC_USER") or None)
+    asker: str | None = field(default_factory=who_asks)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import getpass
 import os
-import platform
 import threading
 import time
 import uuid
@@ -23,7 +22,7 @@ from typing import Any, Generic, TypeVar
 
 from epic_runner.errors import ClusterBusy, EpicError, StoreUnavailable
 from epic_runner.events import Listener, Step
-from epic_runner.processes import controller, end_leftovers, started
+from epic_runner.processes import controller, end_leftovers, here, host_of, started
 from epic_runner.resources import home
 from epic_runner.store import OperationRecord, RunRecord, Store
 from epic_runner.store.store import Transaction
@@ -136,7 +135,7 @@ def operate(
         # What a dead controller left running ends before its operation is marked as over: whoever
         # is killed right here leaves it to the next one.
         for dead in _take_over(transaction, record):
-            end_leftovers(dead.id, controller(dead.pid, dead.pid_started))
+            end_leftovers(dead.id, controller(dead.pid, dead.pid_started, dead.controller))
         prepared = prepare(transaction)
         transaction.add_operation(record)
     recorder = _Recorder(store, record, listener)
@@ -178,12 +177,13 @@ def in_words(problem: BaseException) -> str:
 def is_alive(record: OperationRecord | RunRecord, now: float) -> bool:
     """Whether the controller of a running operation, or of a schedule's run, still lives.
 
-    A process of this machine is looked up by its id and start time; of another machine only the
-    heartbeat tells. `now` is in seconds since the epoch.
+    A process of this machine is looked up by its id and start time; of another machine, or of this
+    one in another container or before its last start, only the heartbeat tells. `now` is in seconds
+    since the epoch.
     """
     if record.state != "running":
         return False
-    if record.controller == platform.node():
+    if record.controller == here():
         return started(record.pid) == record.pid_started
     return now - record.heartbeat_at < STALE_SECONDS
 
@@ -199,7 +199,7 @@ def _new_record(
         verb=verb,
         arguments=dict(arguments),
         user=user or account(),
-        controller=platform.node(),
+        controller=here(),
         pid=os.getpid(),
         pid_started=started(os.getpid()),
         started_at=now,
@@ -226,7 +226,7 @@ def _give_silent_controllers_time(store: Store, record: OperationRecord) -> None
             other
             for name in (record.cluster, "")
             for other in transaction.operations(record.tenant, name)
-            if other.state == "running" and other.controller != platform.node()
+            if other.state == "running" and other.controller != here()
             if not is_alive(other, time.time())
         ]
     if silent:
@@ -250,7 +250,8 @@ def _take_over(transaction: Transaction, record: OperationRecord) -> list[Operat
             raise ClusterBusy(
                 f"{busy} is busy: {other.user} runs {other.verb} on it since "
                 f"{time.strftime('%H:%M:%S', time.localtime(other.started_at))} "
-                f"(process {other.pid} on {other.controller}, phase: {other.phase or 'start'}).",
+                f"(process {other.pid} on {host_of(other.controller)}, "
+                f"phase: {other.phase or 'start'}).",
                 f"Wait until it ends{look}.",
             )
         transaction.set_operation(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import platform
 import shutil
@@ -13,6 +14,8 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from epic_runner.host_secrets import is_secret
 
 # Set in the environment of all that an operation, or a controller, starts.
 OPERATION_VARIABLE = "EPIC_OPERATION"
@@ -27,7 +30,7 @@ CANCELLED = 130
 
 
 # What plays may see of the caller's environment: ansible-runner writes it all into a file, so
-# nothing that could be a secret goes in.
+# nothing that could be a secret goes in. `host_secrets` hands over passwords for becoming root.
 _KEPT = ("PATH", "HOME", "LANG", "TZ", "USER", "LOGNAME", "SSH_AUTH_SOCK", "TMPDIR", "DOCKER_HOST")
 _KEPT_PREFIXES = ("LC_", "ANSIBLE_", "EPIC_", "RUNNER_", "AWX_")
 _SECRET = ("EPIC_DATABASE_URL",)
@@ -44,15 +47,67 @@ def started(pid: int) -> str:
     return "" if fields[0] == "Z" else fields[19]
 
 
-def controller(pid: int | None = None, since: str | None = None) -> str:
+def here() -> str:
+    """Return where this process runs: the host's name, and what tells it from others of that name.
+
+    A container on its host's network has its host's name, a cloned machine that of the first; a
+    process id means another process there. So it is `NAME/BOOT.NAMESPACE.MACHINE`: the boot, the
+    process ids' namespace (namespaces(7)) and the machine-id, the first and last shortened.
+    """
+    boot = _read("/proc/sys/kernel/random/boot_id")
+    try:
+        namespace = Path("/proc/self/ns/pid").stat().st_ino
+    except OSError:
+        namespace = 0
+    # machine-id(5) asks not to show the id itself.
+    machine = hashlib.sha256(_read("/etc/machine-id").encode()).hexdigest()
+    return f"{platform.node()}/{boot[:8]}.{namespace}.{machine[:8]}"
+
+
+def host_of(place: str) -> str:
+    """Return the host's name of a controller, as people are told it."""
+    return place.partition("/")[0]
+
+
+def is_ours(place: str) -> bool:
+    """Whether this machine looks after what a controller left that has no heartbeat.
+
+    That is one which ran here, or here before the machine was started again, or an earlier version.
+    """
+    host, _, rest = place.partition("/")
+    _, *stays = rest.split(".")
+    _, *have = here().partition("/")[2].split(".")
+    return host == platform.node() and (not rest or stays == have)
+
+
+def drives(place: str, pid: int, since: str) -> bool:
+    """Whether a controller's process is one of this machine, and lives.
+
+    Args:
+        place: Where it runs, as `here` says; earlier versions wrote the host's name alone.
+        pid: Its id.
+        since: When it started, as `started` says; empty for none.
+    """
+    return place in (here(), platform.node()) and bool(since) and started(pid) == since
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        return ""
+
+
+def controller(pid: int | None = None, since: str | None = None, place: str | None = None) -> str:
     """Return the value of CONTROLLER_VARIABLE that a process gives to what it starts.
 
     Args:
         pid: The process; this one by default.
         since: When it started, as `started` says; looked up by default.
+        place: Where it runs, as `here` says; here by default.
     """
     pid = os.getpid() if pid is None else pid
-    return f"{platform.node()}:{pid}:{started(pid) if since is None else since}"
+    return f"{place or here()}:{pid}:{started(pid) if since is None else since}"
 
 
 def end_leftovers(operation: str, of_controller: str) -> int:
@@ -131,12 +186,19 @@ def ending_with_this_process(command: Sequence[str]) -> list[str]:
     return [program, "--pdeathsig", "TERM", "--", *command] if program else [*command]
 
 
-def seen_by_plays(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return what plays may see of an environment, and this Python's programs first."""
+def seen_by_plays(environment: Mapping[str, str], *, is_recorded: bool = True) -> dict[str, str]:
+    """Return what plays may see of an environment, and this Python's programs first.
+
+    Args:
+        environment: All of it.
+        is_recorded: Whether ansible-runner writes down what is returned: then without secrets.
+    """
     kept = {
         name: value
         for name, value in environment.items()
-        if (name in _KEPT or name.startswith(_KEPT_PREFIXES)) and name not in _SECRET
+        if (name in _KEPT or name.startswith(_KEPT_PREFIXES))
+        and name not in _SECRET
+        and not (is_recorded and is_secret(name))
     }
     # ansible-playbook is the one beside this Python, also when no environment was activated.
     kept["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{kept.get('PATH', os.defpath)}"

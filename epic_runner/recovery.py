@@ -8,6 +8,7 @@ without being seen.
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -22,11 +23,15 @@ from epic_runner.hosts import Host
 from epic_runner.inventory import spanning_name, storage_name
 from epic_runner.secrets import keep_token
 from epic_runner.store import ClusterRecord, Store, TenantRecord
+from epic_runner.store.store import FIRST_UID
 
 TOKEN_FILE = "/etc/epic/secrets/jupyter-token"  # noqa: S105 - where it is, not what it is
 PASSWD_FILE = "/etc/epic/passwd"  # noqa: S105 - likewise
 SUDOERS_FILE = "/etc/epic/sudoers"
 MEMBERS_FILE = "/etc/epic/members.json"
+
+# What a token may consist of: RFC 6750, section 2.1.
+_TOKEN = re.compile(rb"[A-Za-z0-9._~+/=-]{1,256}")
 
 
 @dataclass(frozen=True)
@@ -239,7 +244,8 @@ def _write(
     tenant = replace(tenant, subnet=tenant.subnet or asked)
     for found in containers:
         token = docker_api.read_file(hosts[found.host], found.container["Id"], TOKEN_FILE)
-        if token:
+        # It goes into the gateway's maps, and root of the node may have written anything there.
+        if token and _TOKEN.fullmatch(token):
             keep_token(spec.tenant, spec.name, token.decode())
     with store.transaction() as transaction:
         others = transaction.clusters(spec.tenant)
@@ -263,7 +269,10 @@ def described_tenant(
     """Return a tenant from a node's label and from the accounts that a node has by now.
 
     Labels stay as they were when the node was made, while its account files follow the tenant's
-    members. A member of whom neither tells more is taken for an ordinary one.
+    members. But whoever is root on a node can write those files, and nobody there the label. So
+    files add ordinary members and take members and roles away; administrators, principals and the
+    user ids of known members are those of the label. Who may become root is read from the files:
+    root of a node can share that anyway. Lines that epic-run cannot have written are passed over.
 
     Args:
         described: The label: `document` and `uids`.
@@ -273,18 +282,73 @@ def described_tenant(
     """
     document, uids = dict(described["document"]), dict(described["uids"])
     if passwd:
-        accounts = {line.split(":")[0]: line.split(":") for line in passwd.decode().splitlines()}
-        known = {member["user"]: member for member in document.get("members", [])}
-        for member in json.loads(noted or b"[]"):
-            about = {key: member[key] for key in ("role", "principal") if member.get(key)}
-            known[member["name"]] = {"user": member["name"], "role": "member", **about}
-        sudo = {line.split()[0] for line in (sudoers or b"").decode().splitlines() if line}
+        labelled = {member["user"]: member for member in document.get("members", [])}
+        accounts = _accounts(passwd, uids)
+        sudo = {line.split()[0] for line in _lines(sudoers or b"") if line.strip()}
+        demoted = _ordinary(noted or b"")
         document["members"] = [
-            {**known.get(user, {"user": user, "role": "member"}), "sudo": user in sudo}
+            {
+                **labelled.get(user, {"user": user, "role": "member"}),
+                **({"role": "member"} if user in demoted else {}),
+                "sudo": user in sudo,
+            }
             for user in accounts
         ]
-        uids |= {user: int(fields[2]) for user, fields in accounts.items()}
+        uids |= accounts
     return TenantRecord(document["name"], document, uids)
+
+
+def _accounts(passwd: bytes, uids: Mapping[str, int]) -> dict[str, int]:
+    """Return the user ids of the members whom a node knows, in its order.
+
+    Args:
+        passwd: The node's list of accounts.
+        uids: The ids that are given already, by the users who have them.
+    """
+    found: dict[str, int] = {}
+    for line in _lines(passwd):
+        user, _, uid, *_ = [*line.split(":"), "", "", ""]
+        if user in uids:
+            found[user] = uids[user]
+        elif (
+            _is_member(user)
+            and re.fullmatch("[0-9]{1,9}", uid)
+            and int(uid) >= FIRST_UID
+            and int(uid) not in {*uids.values(), *found.values()}
+        ):
+            found.setdefault(user, int(uid))
+    return found
+
+
+def _ordinary(noted: bytes) -> set[str]:
+    """Return the users whom a node's note calls ordinary members."""
+    try:
+        members = json.loads(noted or b"[]")
+    except (ValueError, RecursionError):
+        return set()
+    return {
+        str(member.get("name"))
+        for member in (members if isinstance(members, list) else [])
+        if isinstance(member, dict) and member.get("role") == "member"
+    }
+
+
+def _is_member(user: str) -> bool:
+    """Whether a tenant's document may name a member so."""
+    # pydantic takes a tenth of a second to import, which most verbs have no use for.
+    from pydantic import ValidationError
+
+    from epic_runner.spec.models import Member
+
+    try:
+        Member(user=user)
+    except ValidationError:
+        return False
+    return True
+
+
+def _lines(content: bytes) -> list[str]:
+    return content.decode("utf-8", "replace").splitlines()
 
 
 def still_wanted(

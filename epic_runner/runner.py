@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from epic_runner import ahead
 from epic_runner.errors import OperationFailed
 from epic_runner.events import Listener, Translator
+from epic_runner.host_secrets import in_memory, of_environment, without_secrets
 from epic_runner.processes import (
     OPERATION_VARIABLE,
     controller,
@@ -33,7 +35,7 @@ def run_playbook(
 
     Args:
         verb: The playbook's name without its ending.
-        inventory: The inventory as data.
+        inventory: The inventory as data; of its hosts' secrets no file is left.
         directory: A folder of this run alone; inventory, output and events stay there.
         operation: The operation's id, with which `end_leftovers` finds the processes.
         listener: Called with every step, in this thread.
@@ -50,7 +52,9 @@ def run_playbook(
 
     private_directory(directory)
     path = directory / "inventory.json"
-    path.write_text(json.dumps(inventory, indent=1), encoding="utf-8")
+    kept, secrets = without_secrets(inventory)
+    path.write_text(json.dumps(kept, indent=1), encoding="utf-8")
+    passwords = of_environment(os.environ)
     translator = Translator(listener)
     runner = ansible_runner.interface.init_runner(  # type: ignore[no-untyped-call]
         private_data_dir=str(directory),
@@ -74,10 +78,12 @@ def run_playbook(
         OPERATION_VARIABLE: operation,
     }
     server = ahead.take()
-    if server:
-        runner.config.command = server.command(runner.config.command)
     try:
-        runner.run()
+        with in_memory(secrets, passwords) as arguments:
+            runner.config.command = [*runner.config.command, *arguments]
+            if server:
+                runner.config.command = server.command(runner.config.command)
+            runner.run()
     except BaseException:
         # Whatever ends this process's part, from Ctrl-C to a full disk: the play ends with it.
         end_leftovers(operation, controller())

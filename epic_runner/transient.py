@@ -10,7 +10,6 @@ gone, after a restart of the machine, the next `epic-run run`, `list` or `job li
 from __future__ import annotations
 
 import contextlib
-import platform
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,7 +24,7 @@ from epic_runner.cluster import ClusterSpec
 from epic_runner.errors import EpicError, InputError, NotFound
 from epic_runner.lifecycle import Context
 from epic_runner.operations import pruned, settled
-from epic_runner.processes import CANCELLED, controller, detached, started
+from epic_runner.processes import CANCELLED, controller, detached, drives, here, is_ours
 from epic_runner.programs import JobRequest
 from epic_runner.resources import home, private_directory
 from epic_runner.spec.jobs import version_refusal
@@ -195,7 +194,7 @@ def finish(context: Context, key: str) -> None:
         job = transaction.job(key)
         if job.is_settled or is_driven(job):
             return
-        transaction.set_job(key, controller=platform.node(), pid=int(pid), pid_started=since)
+        transaction.set_job(key, controller=here(), pid=int(pid), pid_started=since)
     run = _Run(context, replace(job, pid=int(pid)), NOBODY)
     try:
         if not job.node or (job.state == "starting" and not run.has_begun()):
@@ -213,9 +212,7 @@ def sweep(store: Store) -> list[JobRecord]:
     """
     with store.read() as transaction:
         unsettled = transaction.jobs(only_unsettled=True)
-    abandoned = [
-        job for job in unsettled if job.controller == platform.node() and not is_driven(job)
-    ]
+    abandoned = [job for job in unsettled if is_ours(job.controller) and not is_driven(job)]
     for job in abandoned:
         detached(["job", "finish", job.id], _log(job.id))
     return abandoned
@@ -223,7 +220,7 @@ def sweep(store: Store) -> list[JobRecord]:
 
 def is_driven(job: JobRecord) -> bool:
     """Whether the process of this machine that drives a transient job lives."""
-    return bool(job.pid_started) and started(job.pid) == job.pid_started
+    return drives(job.controller, job.pid, job.pid_started)
 
 
 def cluster_name(job: str) -> str:
@@ -243,7 +240,7 @@ def _record(plan: JobPlan, tenant: str, user: str, *, keep: bool) -> JobRecord:
     made = jobs.new_record(plan.request, tenant=tenant, cluster=cluster_name(plan.name), user=user)
     pid, since = controller().split(":")[-2:]
     return replace(
-        made, state="waiting", is_transient=True, is_settled=False, controller=platform.node(),
+        made, state="waiting", is_transient=True, is_settled=False, controller=here(),
         pid=int(pid), pid_started=since, options={**made.options, "keep": keep},
     )  # fmt: skip
 

@@ -12,7 +12,8 @@ def gateway_map(routes: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     Args:
         routes: With `path` (`/TENANT/CLUSTER/NODE/ENDPOINT`), `container`, `port`, `mode` (`keep`
             where the service knows its path, `strip` where that is taken off, `ssh` for one that
-            an upgrade leads to) and `member` (the one whom it is for, or `*`).
+            an upgrade leads to), `member` (the one whom it is for, or `*`) and `since` (the oldest
+            session that it opens to, in seconds since the epoch; any if absent).
     """
     return {
         route["path"].lstrip("/"): "|".join(
@@ -21,6 +22,7 @@ def gateway_map(routes: Iterable[Mapping[str, Any]]) -> dict[str, str]:
                 str(route["port"]),
                 route["mode"],
                 route["member"],
+                str(route.get("since", 0)),
             )
         )
         for route in routes

@@ -10,7 +10,6 @@ import base64
 import contextlib
 import contextvars
 import functools
-import platform
 import queue
 import shutil
 import threading
@@ -37,7 +36,7 @@ from epic_runner.hosts import Host
 from epic_runner.jobs import refuse_stopped
 from epic_runner.lifecycle import Context
 from epic_runner.operations import account, new_id, operation_directory, settled
-from epic_runner.processes import controller, join, started
+from epic_runner.processes import controller, drives, here, host_of, is_ours, join
 from epic_runner.store import ActionRecord, ClusterRecord, NodeOutcome, Store
 from epic_runner.store.store import Transaction
 
@@ -139,7 +138,7 @@ def new_record(
         nodes={node.short_name: NodeOutcome() for node in on},
         state="refused" if refused else "running",
         reason=refused,
-        controller=platform.node(),
+        controller=here(),
         pid=int(pid),
         pid_started=since,
         started_at=now,
@@ -441,7 +440,7 @@ def cancel(context: Context, action: ActionRecord) -> ActionRecord:
     if action.is_play:
         raise InputError(
             f"The action {action.id} is a play.",
-            f"Ctrl-C ends it where it runs: process {action.pid} on {action.controller}.",
+            f"Ctrl-C ends it where it runs: process {action.pid} on {host_of(action.controller)}.",
         )
 
     def mark(transaction: Transaction) -> ActionRecord:
@@ -515,7 +514,7 @@ def settle(context: Context, action: ActionRecord, *, doubts: bool = False) -> A
     )
     outcomes = {name: ended for told in found.values() for name, ended in told.items() if ended}
     now = time.time()
-    if action.controller == platform.node():
+    if is_ours(action.controller):
         lost = NodeOutcome("skipped", None, f"{NOT_REACHED}: who drove it is gone", now)
         outcomes |= {n: lost for n, node in action.nodes.items() if node.state == "waiting"}
     gone = NodeOutcome("unknown", None, "it has left the cluster", now)
@@ -534,7 +533,7 @@ def settle(context: Context, action: ActionRecord, *, doubts: bool = False) -> A
 
 
 def _abandoned_play(store: Store, action: ActionRecord) -> ActionRecord:
-    if action.is_over or action.controller != platform.node():
+    if action.is_over or not is_ours(action.controller):
         return action
     lost = NodeOutcome("unknown", None, "who ran the play is gone", time.time())
     _write(store, action.id, {n: lost for n, node in action.nodes.items() if not node.is_over})
@@ -543,21 +542,14 @@ def _abandoned_play(store: Store, action: ActionRecord) -> ActionRecord:
 
 def is_driven(action: ActionRecord) -> bool:
     """Whether the process of this machine that drives an action lives."""
-    return (
-        not action.is_over
-        and action.controller == platform.node()
-        and bool(action.pid_started)
-        and started(action.pid) == action.pid_started
-    )
+    return not action.is_over and drives(action.controller, action.pid, action.pid_started)
 
 
 def adopt(context: Context, action: ActionRecord) -> ActionRecord:
     """Make this process the one that drives an action."""
     pid, since = controller().split(":")[-2:]
     with context.store.transaction() as transaction:
-        transaction.set_action(
-            action.id, controller=platform.node(), pid=int(pid), pid_started=since
-        )
+        transaction.set_action(action.id, controller=here(), pid=int(pid), pid_started=since)
         return transaction.action(action.id)
 
 

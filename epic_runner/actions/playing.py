@@ -155,7 +155,7 @@ def _run(
         ]  # fmt: skip
         enabled = os.environ.get("ANSIBLE_CALLBACKS_ENABLED")
         environment = {
-            **seen_by_plays(os.environ),
+            **seen_by_plays(os.environ, is_recorded=False),
             "ANSIBLE_CONFIG": str(content_root() / "ansible.cfg"),
             "ANSIBLE_CALLBACKS_ENABLED": ",".join(filter(None, [enabled, "epic_stats"])),
             "EPIC_STATS_FILE": str(recap),

@@ -7,6 +7,7 @@ import click
 from epic_runner import connections
 from epic_runner.cli import completing
 from epic_runner.cli.common import tenant_option
+from epic_runner.host_secrets import without_secrets
 from epic_runner.literal import inventory_yaml
 from epic_runner.output import emit, output_option
 from epic_runner.resources import content_root
@@ -22,6 +23,8 @@ from epic_runner.store import Store
 @output_option
 def inventory(cluster: str | None, *, content: bool, tenant: str | None, output: str) -> None:
     """Write a cluster's Ansible inventory, with which its playbooks run without epic-run.
+
+    Passwords of hosts are left out.
 
     \b
     Examples:
@@ -41,5 +44,11 @@ def inventory(cluster: str | None, *, content: bool, tenant: str | None, output:
         record = transaction.find_cluster(cluster, tenant)
         owner = transaction.tenant(record.tenant)
         connected = connections.connected(record.spec, transaction.clusters())
-    data = site_inventory(record, owner, site_hosts(store), connected)
+    data, secrets = without_secrets(site_inventory(record, owner, site_hosts(store), connected))
     emit(data, lambda: click.echo(inventory_yaml(data), nl=False), output)
+    for host, variables in secrets.items():
+        click.echo(
+            f"Left out, since secrets are not printed: {', '.join(variables)} of host {host}; "
+            "ansible-playbook takes --ask-become-pass or -e @FILE.",
+            err=True,
+        )

@@ -7,12 +7,13 @@ from pathlib import Path
 import click
 
 from epic_runner.cli import completing
+from epic_runner.lifecycle import who_asks
 from epic_runner.output import emit, output_option
 from epic_runner.store import Store
 
 
 @click.command()
-@click.argument("user", required=False, shell_complete=completing.members)
+@click.argument("user", required=False, envvar="EPIC_USER", shell_complete=completing.members)
 @click.option(
     "--tenant",
     "-t",
@@ -47,15 +48,16 @@ def login(
 ) -> None:
     """Open the gateway for a member: print an address that logs a browser in, once.
 
-    USER is a member of the tenant, its first administrator by default. The address is good for ten
-    minutes and for one login; what stands behind # in it can also be pasted into the login form.
+    USER is a member of the tenant; that of EPIC_USER, else its first administrator by default. The
+    address is good for ten minutes and for one login; what stands behind # in it can also be
+    pasted into the login form.
 
     \b
     Examples:
       epic-run login --cluster lab
       epic-run login bob --tenant analytics --hours 2
       epic-run login bob --cluster lab --ssh lab-ssh && ssh -F lab-ssh/config lab
-      curl --cookie "__Secure-epic=$(epic-run login --token)" https://gw:8443/…
+      printf 'cookie = "__Secure-epic=%s"' "$(epic-run login --token)" | curl --config - URL
     """
     from epic_runner.gateway import lifecycle, site
 
@@ -65,8 +67,9 @@ def login(
     gateway = site.load_or_refuse()
     with Store().read() as transaction:
         made = lifecycle.login(
-            transaction, gateway, user=user, tenant=tenant, cluster=cluster, hours=hours
-        )
+            transaction, gateway, user=user, tenant=tenant, cluster=cluster, hours=hours,
+            asker=who_asks(),
+        )  # fmt: skip
     session = made.session
     data = {
         "user": session.user,
@@ -109,7 +112,9 @@ def _write_folder(
         awaits = awaited(record, transaction.declared_history(record))
     gateway = ssh_folder.reached(record, site_hosts(store), awaits)
     with store.read() as transaction:
-        member = ssh_folder.write(transaction, gateway, record, folder, user=user, hours=hours)
+        member = ssh_folder.write(
+            transaction, gateway, record, folder, user=user, hours=hours, asker=who_asks()
+        )
     data = {"user": member, "tenant": record.tenant, "cluster": record.name, "hours": hours,
             "folder": str(folder)}  # fmt: skip
 

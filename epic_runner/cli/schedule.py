@@ -13,7 +13,9 @@ import click
 
 from epic_runner.cli import completing
 from epic_runner.cli.common import FIRST_ADMIN, as_option, tenant_option
+from epic_runner.lifecycle import who_asks
 from epic_runner.output import duration_text, emit, output_option, table
+from epic_runner.processes import host_of
 from epic_runner.store import RunRecord, ScheduleRecord, Store
 
 if TYPE_CHECKING:
@@ -59,7 +61,7 @@ def add(files: tuple[str, ...], user: str | None, tenant: str | None, output: st
             transaction.apply_tenant(document.model_dump(mode="json"))
         found = schedules_of(
             transaction, documents, tenant=tenant, user=user,
-            asker=os.environ.get("EPIC_USER") or None, now=now,
+            asker=who_asks(), now=now,
         )  # fmt: skip
         known = {(item.tenant, item.name): item for item in transaction.schedules()}
         records = []
@@ -154,7 +156,7 @@ def show(name: str, limit: int, tenant: str | None, output: str) -> None:
                 (
                     run.id, _time(run.planned_at), run.cause, run.state,
                     "" if run.rc is None else run.rc, _seconds(run, now),
-                    run.reason or (f"{run.log} on {run.controller}" if run.log else ""),
+                    run.reason or (f"{run.log} on {host_of(run.controller)}" if run.log else ""),
                 )
                 for run in runs
             ]  # fmt: skip
@@ -162,7 +164,14 @@ def show(name: str, limit: int, tenant: str | None, output: str) -> None:
                 table(["RUN", "PLANNED", "CAUSE", "STATE", "RC", "TOOK", "OUTPUT, OR WHY"], rows)
             )
 
-    emit({**_described(found), "runs": [vars(run) for run in runs]}, human, output)
+    emit(
+        {
+            **_described(found),
+            "runs": [{**vars(run), "controller": host_of(run.controller)} for run in runs],
+        },
+        human,
+        output,
+    )
 
 
 @schedule.command()

@@ -25,7 +25,7 @@ from epic_runner.cluster import Node
 from epic_runner.docker_exec import Setting
 from epic_runner.errors import EpicError
 from epic_runner.hosts import Host
-from epic_runner.lifecycle import acting_user
+from epic_runner.lifecycle import acting_user, who_asks
 from epic_runner.processes import CANCELLED
 from epic_runner.site import site_hosts
 from epic_runner.standing import touch
@@ -87,7 +87,7 @@ def shell(
     store = Store()
     with store.read() as transaction:
         record = transaction.find_cluster(cluster, tenant)
-        acting = acting_user(transaction.tenant(record.tenant), user)
+        acting = acting_user(transaction.tenant(record.tenant), user, who_asks())
     hosts = site_hosts(store)
     store.close()
     jobs.refuse_stopped(record)

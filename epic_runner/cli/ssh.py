@@ -13,6 +13,7 @@ from epic_runner.cli import completing
 from epic_runner.cli.common import FIRST_ADMIN, as_option, node_of, tenant_option
 from epic_runner.cli.shell import CommandBehindDashes
 from epic_runner.errors import EpicError
+from epic_runner.lifecycle import who_asks
 
 # For a folder that one connection uses, and that goes with it.
 _HOURS = 0.1
@@ -62,7 +63,10 @@ def ssh(
     private_directory(home())
     with tempfile.TemporaryDirectory(prefix=".ssh-", dir=home()) as folder:
         with store.read() as transaction:
-            ssh_folder.write(transaction, gateway, record, Path(folder), user=user, hours=_HOURS)
+            ssh_folder.write(
+                transaction, gateway, record, Path(folder),
+                user=user, hours=_HOURS, asker=who_asks(),
+            )  # fmt: skip
         store.close()
         # ssh hands one text to the shell of the node: words stay words.
         words = [shlex.join(command)] if command else []

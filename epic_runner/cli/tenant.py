@@ -162,7 +162,7 @@ def remove(name: str, *, yes: bool, plan: bool, with_clusters: bool, output: str
     """Remove a tenant, with all that is in its storage and all its secrets.
 
     A tenant that has clusters is only removed with --with-clusters. The question lists what goes:
-    clusters, volumes and secrets.
+    clusters, volumes, secrets and schedules. What was run in the tenant is forgotten as well.
 
     \b
     Examples:
@@ -200,6 +200,7 @@ def _going(name: str) -> dict[str, Any]:
 
     with Store().read() as transaction:
         record, clusters = transaction.tenant(name), transaction.clusters(name)
+        schedules = transaction.schedules(name)
     volumes = _volumes(name, with_sizes=False)
     return {
         "tenant": name,
@@ -209,6 +210,7 @@ def _going(name: str) -> dict[str, Any]:
         # What hosts have in common is named by each, and is there once.
         "storage": sorted({item["place"] for item in volumes if item["place"]}),
         "secrets": tenant_secrets(name),
+        "schedules": [schedule.name for schedule in schedules],
         "members": [member["user"] for member in record.members],
     }
 
@@ -220,6 +222,7 @@ def _going_lines(going: dict[str, Any]) -> list[str]:
         "volumes": [f"{item['name']} on host {item['host']}" for item in going["volumes"]],
         "storage": [f"{place}, with all files" for place in going["storage"]],
         "secrets": going["secrets"],
+        "schedules": going["schedules"],
         "members": going["members"],
     }
     lines = [f"With tenant {going['tenant']} go:"]

@@ -231,7 +231,9 @@ def _bring_routes(context: Context, gateway: Gateway) -> None:
             {
                 "path": cluster_prefix(item.tenant, item.name),
                 "network": networks[item.tenant],
-                "routes": routes(item.spec, item.staying(), item.owner),
+                "routes": routes(
+                    item.spec, item.staying(), item.owner, tenants[item.tenant].created_at
+                ),
                 "secrets": cluster_secrets(item.tenant, item.name),
             }
             for item in late
@@ -329,6 +331,7 @@ def login(
     tenant: str | None,
     cluster: str | None,
     hours: float,
+    asker: str | None = None,
 ) -> Login:
     """Issue a session for a member.
 
@@ -339,9 +342,10 @@ def login(
         tenant: The tenant; that of the cluster, or the only one, by default.
         cluster: The one cluster that it opens; all of the tenant's by default.
         hours: How long it lasts.
+        asker: The member who asks for it; whoever runs the controller by default.
 
     Raises:
-        InputError: There is no such tenant, cluster or member.
+        InputError: There is no such tenant, cluster or member, or none for whom the asker may act.
     """
     home = "/-/welcome"
     if cluster is not None:
@@ -354,7 +358,7 @@ def login(
                 f"Which tenant? There are {', '.join(names) or 'none'}.", "Name it with --tenant."
             )
         tenant = names[0]
-    member = acting_user(transaction.tenant(tenant), user)
+    member = acting_user(transaction.tenant(tenant), user, asker)
     session = sessions.Session(
         gateway.name, member, tenant, record.name if cluster is not None else None, hours, home
     )

@@ -49,11 +49,20 @@ def endpoints(spec: ClusterSpec, nodes: tuple[Node, ...]) -> Iterator[tuple[Node
                 yield node, endpoint
 
 
-def routes(spec: ClusterSpec, nodes: tuple[Node, ...], owner: str) -> list[dict[str, Any]]:
+def routes(
+    spec: ClusterSpec, nodes: tuple[Node, ...], owner: str, since: float = 0.0
+) -> list[dict[str, Any]]:
     """Return the routes to the endpoints of nodes, as the role `gateway` takes them.
 
     What is opened with the cluster's token acts as its owner, so it is for the owner alone. Every
     node's SSH server is for all members, whom it knows by their certificates.
+
+    Args:
+        spec: The cluster.
+        nodes: Its nodes.
+        owner: The member who owns it.
+        since: When its tenant was made, in seconds since the epoch. Sessions that are older were
+            for another tenant of that name.
     """
     return [
         *(
@@ -63,6 +72,7 @@ def routes(spec: ClusterSpec, nodes: tuple[Node, ...], owner: str) -> list[dict[
                 "port": endpoint.port,
                 "mode": "keep" if endpoint.keeps_path else "strip",
                 "member": owner if endpoint.token else EVERYBODY,
+                "since": int(since),
             }
             for node, endpoint in endpoints(spec, nodes)
         ),
@@ -73,6 +83,7 @@ def routes(spec: ClusterSpec, nodes: tuple[Node, ...], owner: str) -> list[dict[
                 "port": SSH_PORT,
                 "mode": SSH,
                 "member": EVERYBODY,
+                "since": int(since),
             }
             for node in nodes
         ),

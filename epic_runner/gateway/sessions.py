@@ -9,6 +9,7 @@ only, so whoever breaks into the gateway cannot make sessions. What the gateway 
 | `sub` | the member |
 | `tenant` | the tenant |
 | `cluster` | the cluster, or `*` for all of the tenant |
+| `iat` | when it was made: one that is older than its tenant was for another of that name |
 | `exp` | until when the session lasts |
 | `jti`, `login_by`, `home` | the login it may begin with: its id, until when, and where it leads |
 

@@ -67,15 +67,17 @@ def write(
     *,
     user: str | None,
     hours: float,
+    asker: str | None = None,
 ) -> str:
     """Write all that a member's ssh needs into a folder; return who the member is.
 
     What was there of an earlier folder is replaced.
 
     Raises:
-        InputError: The user is no member, or the folder holds something else.
+        InputError: The user is no member, or none for whom the asker may act; or the folder holds
+            something else.
     """
-    member = acting_user(transaction.tenant(cluster.tenant), user)
+    member = acting_user(transaction.tenant(cluster.tenant), user, asker)
     login = lifecycle.login(
         transaction, gateway, user=member, tenant=cluster.tenant, cluster=cluster.name, hours=hours
     )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import platform
 import subprocess
 import sys
 import threading
@@ -22,7 +21,14 @@ import yaml
 
 from epic_runner.errors import InputError, NotFound, StoreUnavailable
 from epic_runner.operations import is_alive, new_id, settled
-from epic_runner.processes import CANCELLED, detached, ending_with_this_process, started
+from epic_runner.processes import (
+    CANCELLED,
+    detached,
+    ending_with_this_process,
+    here,
+    host_of,
+    started,
+)
 from epic_runner.resources import home, private_directory
 from epic_runner.schedules.decide import outdated, retry
 from epic_runner.store import RunRecord, ScheduleRecord, Store
@@ -59,7 +65,7 @@ def driver(pid: int | None = None) -> dict[str, Any]:
     """Return what a run's record says of its driver: a process of this machine, or this one."""
     pid = os.getpid() if pid is None else pid
     return {
-        "controller": platform.node(),
+        "controller": here(),
         "pid": pid,
         "pid_started": started(pid),
         "heartbeat_at": time.time(),
@@ -127,7 +133,7 @@ def finish(store: Store, schedule: ScheduleRecord, run: RunRecord) -> None:
 
 def bury(store: Store, run: RunRecord, schedule: ScheduleRecord) -> None:
     """Record a run whose controller is dead as interrupted."""
-    reason = f"the process that drove it on {run.controller} is gone"
+    reason = f"the process that drove it on {host_of(run.controller)} is gone"
     finish(
         store,
         schedule,

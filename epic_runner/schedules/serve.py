@@ -6,7 +6,6 @@ others, so it is begun once.
 
 from __future__ import annotations
 
-import platform
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from typing import Any
 
 from epic_runner.errors import StoreUnavailable
 from epic_runner.operations import new_id
+from epic_runner.processes import here, host_of
 from epic_runner.schedules import drive
 from epic_runner.schedules.decide import due
 from epic_runner.store import RunRecord, ScheduleRecord, Store
@@ -39,13 +39,13 @@ def tick(store: Store, say: Say, begin: Begin = drive.begin) -> None:
         StoreUnavailable: The store is away.
     """
     dead = _dead(store)
-    if any(run.controller != platform.node() for run, _ in dead):
+    if any(run.controller != here() for run, _ in dead):
         # After an outage of the store nobody's heartbeat is fresh: the others get time for one.
         time.sleep(2 * drive.HEARTBEAT_SECONDS)
         dead = _dead(store)
     now = time.time()
     for run, schedule in dead:
-        say(f"{_name(run)} was interrupted: its process on {run.controller} is gone")
+        say(f"{_name(run)} was interrupted: its process on {host_of(run.controller)} is gone")
         drive.bury(store, run, schedule)
     with store.read() as transaction:
         # Most of the time there is nothing to write, and nobody is kept from writing.

@@ -23,6 +23,7 @@ class TenantRecord:
     document: Mapping[str, Any]
     uids: Mapping[str, int]
     subnet: str | None = None
+    created_at: float = 0.0
 
     @property
     def members(self) -> list[Mapping[str, Any]]:

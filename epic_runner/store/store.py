@@ -84,7 +84,8 @@ class Transaction:
             uids.setdefault(row.tenant, {})[row.name] = row.uid
         rows = self._connection.execute(select(schema.tenants).order_by(schema.tenants.c.name))
         return [
-            TenantRecord(row.name, row.document, uids.get(row.name, {}), row.subnet) for row in rows
+            TenantRecord(row.name, row.document, uids.get(row.name, {}), row.subnet, row.created_at)
+            for row in rows
         ]
 
     def tenant(self, name: str) -> TenantRecord:
@@ -154,7 +155,17 @@ class Transaction:
                 )
 
     def remove_tenant(self, name: str) -> None:
-        """Forget a tenant and its members' user ids."""
+        """Forget a tenant: its members' user ids, its schedules, and what was run in it.
+
+        Another one of its name would run the schedules and read the rest. Operations stay: they
+        tell what became of hosts, and that the tenant was removed.
+        """
+        own = (
+            schema.schedule_files, schema.schedule_runs, schema.schedules, schema.jobs,
+            schema.actions,
+        )  # fmt: skip
+        for table in own:
+            self._connection.execute(delete(table).where(table.c.tenant == name))
         self._connection.execute(delete(schema.users).where(schema.users.c.tenant == name))
         self._connection.execute(delete(schema.tenants).where(schema.tenants.c.name == name))
 

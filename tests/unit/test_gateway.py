@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
@@ -17,6 +18,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from life_samples import NOTEBOOK, PAGE, document, host, record, spec, tenant
 
 from epic_runner import hosting
+from epic_runner.cli import cli
 from epic_runner.errors import InputError, NotFound
 from epic_runner.gateway import certificates, lifecycle, paths, sessions, site
 from epic_runner.hosts import Host
@@ -49,6 +51,16 @@ def decoded(text: str) -> bytes:
 def test_no_segment_misleads_the_scripts_of_sparks_pages(name: str, segment: str) -> None:
     assert paths.segment(name) == segment
     assert paths.cluster_prefix("work", name) == f"/work/{segment}"
+
+
+def test_routes_tell_since_when_the_tenant_is_there() -> None:
+    cluster = record(spec(), "master-1", "worker-1")
+    of = replace(tenant(), created_at=1700000000.9)
+    data = cluster_inventory(cluster, of, {"local": host()}, secrets="")
+    # A session of the same second is the tenant's own: its time is cut off as well.
+    assert {route["since"] for route in data["all"]["vars"]["epic_cluster"]["routes"]} == {
+        1700000000
+    }
 
 
 def test_every_endpoint_of_every_node_has_a_path_of_its_own() -> None:
@@ -177,6 +189,44 @@ def test_a_login_is_for_members_and_names_the_cluster(tmp_path: Path) -> None:
         with pytest.raises(InputError, match="eve is not a member"):
             lifecycle.login(transaction, GATEWAY, user="eve", tenant="work", cluster=None, hours=1)
     store.close()
+
+
+@pytest.mark.parametrize(
+    ("asker", "words", "says"),
+    [
+        (None, [], "ada"),
+        ("bob", [], "bob"),
+        ("ada", ["bob"], "bob"),
+        (None, ["bob"], "bob"),
+        ("bob", ["ada"], "bob is no administrator of tenant work, and may not act for ada."),
+        ("eve", [], "eve is not a member"),
+        ("eve", ["ada"], "eve is not a member"),
+    ],
+)
+def test_a_login_is_for_whom_the_asker_may_act(
+    monkeypatch: pytest.MonkeyPatch, asker: str | None, words: list[str], says: str
+) -> None:
+    lifecycle.keep_keys()
+    site.keep(GATEWAY)
+    with Store().transaction() as transaction:
+        transaction.apply_tenant(dict(tenant().document))
+    if asker:
+        monkeypatch.setenv("EPIC_USER", asker)
+    done = CliRunner().invoke(cli, ["login", *words, "--output", "json"])
+    if done.exception:
+        assert says in str(done.exception)
+    else:
+        assert json.loads(done.stdout)["user"] == says
+
+
+def test_a_shell_is_for_whom_the_asker_may_act(monkeypatch: pytest.MonkeyPatch) -> None:
+    of = spec(1)
+    with Store().transaction() as transaction:
+        transaction.apply_tenant(dict(tenant().document))
+        transaction.add_cluster(of, "ada", record(of, "master-1").nodes)
+    monkeypatch.setenv("EPIC_USER", "bob")
+    done = CliRunner().invoke(cli, ["shell", "lab", "--as", "ada", "--", "true"])
+    assert "bob is no administrator of tenant work" in str(done.exception)
 
 
 # --- certificates and settings --------------------------------------------------------------------

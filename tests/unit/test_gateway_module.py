@@ -146,10 +146,13 @@ def test_routes_become_entries_of_the_map() -> None:
     made = filters.gateway_map(
         [
             {**route, "mode": "keep", "member": "ada"},
-            {**route, "path": "/a/b/c/d", "mode": "strip", "member": "*"},
+            {**route, "path": "/a/b/c/d", "mode": "strip", "member": "*", "since": 1700000000},
         ]
     )
-    assert made == {"work/lab/master-1/jupyter": "c|8888|keep|ada", "a/b/c/d": "c|8888|strip|*"}
+    assert made == {
+        "work/lab/master-1/jupyter": "c|8888|keep|ada|0",
+        "a/b/c/d": "c|8888|strip|*|1700000000",
+    }
 
 
 def test_a_volume_is_looked_for_among_those_that_are_there(monkeypatch) -> None:

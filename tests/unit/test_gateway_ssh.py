@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from life_samples import PAGE, host, record, spec, tenant
+from life_samples import PAGE, host, known, record, spec, tenant
 
 from epic_runner.errors import InputError
 from epic_runner.gateway import site, ssh_folder, ssh_keys, tunnel
@@ -152,6 +152,16 @@ def test_without_a_gateway_the_way_is_a_shell() -> None:
     assert "epic-run shell lab" in str(refused.value.hint)
     with pytest.raises(InputError, match="is stopped"):
         ssh_folder.reached(replace(cluster, wanted="stopped"), {})
+
+
+def test_a_folder_is_for_whom_the_asker_may_act(tmp_path: Path) -> None:
+    with known(tmp_path, spec(), "master-1") as context, context.store.read() as transaction:
+        [cluster] = transaction.clusters()
+        with pytest.raises(InputError, match="bob is no administrator"):
+            ssh_folder.write(
+                transaction, GATEWAY, cluster, tmp_path / "folder", user="ada", hours=1, asker="bob"
+            )
+    assert not (tmp_path / "folder").exists()
 
 
 # --- what is published ----------------------------------------------------------------------------

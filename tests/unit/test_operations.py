@@ -116,7 +116,7 @@ def test_the_account_acts_when_nobody_is_named(
 def test_a_dead_process_of_this_machine_is_taken_over_at_once(store: Store) -> None:
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    put(store, controller=operations.platform.node(), pid=dead.pid)
+    put(store, controller=operations.here(), pid=dead.pid)
     with begin(store):
         pass
     with store.read() as transaction:
@@ -127,7 +127,7 @@ def test_a_dead_process_of_this_machine_is_taken_over_at_once(store: Store) -> N
 
 def test_a_process_id_that_was_given_to_another_is_no_sign_of_life() -> None:
     record = OperationRecord(
-        "x", "work", "lab", "launch", controller=operations.platform.node(), pid=os.getpid(),
+        "x", "work", "lab", "launch", controller=operations.here(), pid=os.getpid(),
         pid_started="1",
     )  # fmt: skip
     assert not is_alive(record, time.time())
@@ -143,6 +143,45 @@ def test_another_machine_lives_as_long_as_its_heart_beats(store: Store) -> None:
         pass
 
 
+@pytest.mark.parametrize("part", [0, 1, 2])
+def test_a_machine_or_container_of_this_ones_name_lives_as_long_as_its_heart_beats(
+    store: Store, part: int
+) -> None:
+    host, _, rest = processes.here().partition("/")
+    parts = rest.split(".")
+    parts[part] = "0"
+    put(store, controller=f"{host}/{'.'.join(parts)}", pid=999999999)
+    with pytest.raises(ClusterBusy, match=f"process 999999999 on {host}, phase"), begin(store):
+        pass
+    with store.transaction() as transaction:
+        transaction.set_operation("old", heartbeat_at=time.time() - operations.STALE_SECONDS - 1)
+    with begin(store):
+        pass
+
+
+def test_what_has_no_heartbeat_is_looked_after_by_its_own_machine() -> None:
+    host, _, rest = processes.here().partition("/")
+    boot, namespace, machine = rest.split(".")
+    assert len(boot) == len(machine) == 8
+    assert processes.is_ours(processes.here())
+    assert processes.is_ours(f"{host}/0.{namespace}.{machine}")  # before its last start
+    assert processes.is_ours(host)  # an earlier version
+    assert not processes.is_ours(f"{host}/{boot}.1.{machine}")
+    assert not processes.is_ours(f"{host}/0.{namespace}.1")
+    assert not processes.is_ours(f"elsewhere/{rest}")
+    assert not processes.is_ours("")
+
+
+def test_a_process_lives_where_it_runs_alone() -> None:
+    pid, since, place = os.getpid(), processes.started(os.getpid()), processes.here()
+    assert processes.drives(place, pid, since)
+    assert not processes.drives(place, pid, "1")
+    assert not processes.drives(place, 999999999, "")
+    host, _, rest = place.partition("/")
+    assert processes.host_of(place) == host
+    assert not processes.drives(f"{host}/0.{rest.partition('.')[2]}", pid, since)
+
+
 def test_what_a_dead_operation_left_running_ends_before_another_begins(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -153,7 +192,7 @@ def test_what_a_dead_operation_left_running_ends_before_another_begins(
     )  # fmt: skip
     assert left.stdout
     left.stdout.readline()
-    put(store, controller=operations.platform.node(), pid=999999999)
+    put(store, controller=operations.here(), pid=999999999)
     # Who is killed before all is recorded leaves it to the next one to find.
     ended = []
     real = operations.end_leftovers

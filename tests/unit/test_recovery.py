@@ -243,22 +243,78 @@ def test_members_are_those_whom_the_node_knows_by_now() -> None:
     assert described_tenant(described, None, None).members == described["document"]["members"]
 
 
-def test_a_member_who_joined_later_keeps_the_role(engine: Engine, store: Store) -> None:
+def note(**roles: str) -> bytes:
+    return json.dumps(
+        [{"name": user, "uid": 20000, "role": role, "principal": "hdfs@X"}
+         for user, role in roles.items()]
+    ).encode()  # fmt: skip
+
+
+def test_what_a_node_was_told_last_counts_not_which_node_is_the_newest(
+    engine: Engine, store: Store
+) -> None:
     engine.add("master-1")
     engine.add("worker-1")
-    for name, role, at in (("worker-1", "member", 1.0), ("master-1", "admin", 2.0)):
-        users = [{"name": "ada", "uid": 20000, "role": "admin"},
-                 {"name": "cyd", "uid": 20002, "role": role, "principal": "cyd@X"}]  # fmt: skip
-        engine.files[name, recovery.MEMBERS_FILE] = json.dumps(users).encode()
+    for name, role, at in (("worker-1", "admin", 1.0), ("master-1", "member", 2.0)):
+        engine.files[name, recovery.MEMBERS_FILE] = note(ada=role)
         engine.files[name, recovery.PASSWD_FILE] = PASSWD
         engine.written[name] = at
     recover(store, HOSTS)
     with store.read() as transaction:
         members = transaction.tenant("work").members
-    # What a node was told last counts, not which node is the newest.
-    assert [(m["user"], m["role"], m.get("principal")) for m in members] == [
-        ("ada", "admin", None), ("cyd", "admin", "cyd@X"),
+    assert [(m["user"], m["role"]) for m in members] == [("ada", "member"), ("cyd", "member")]
+
+
+def test_root_of_a_node_gives_nobody_a_role_a_principal_or_a_user_id() -> None:
+    described = {"document": document(), "uids": {"ada": 20000, "bob": 20001}}
+    passwd = (
+        b"ada:x:20009:20009::/:/bin/bash\nbob:x:0:0::/:/bin/bash\n"
+        b"cyd:x:20002:20002::/:/bin/bash\ndan:x:0:0::/:/bin/bash\neve:x:20001:20001::/:/bin/sh\n"
+        b"fay:x:20002:20002::/:/bin/bash\n"
+    )
+    found = described_tenant(described, passwd, b"", note(ada="admin", bob="admin", cyd="admin"))
+    assert [(m["user"], m["role"], m.get("principal")) for m in found.members] == [
+        ("ada", "admin", None), ("bob", "member", None), ("cyd", "member", None),
     ]  # fmt: skip
+    assert found.uids == {"ada": 20000, "bob": 20001, "cyd": 20002}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"", b"  ", b"cyd", b"cyd:x", b"cyd:x:many:1::/:/bin/sh", b":x:20005:20005::/:/bin/sh",
+        b"{{ lookup('pipe','id') }}:x:20005:20005::/:/bin/sh", b"root:x:20005:20005::/:/bin/sh",
+        "cyd:x:\u0662\u0660\u0660\u0660\u0665:1::/:/bin/sh".encode(), b"\xff\xfe:x:20005:1::/:/",
+        b"cyd:x:99999999999999999999:1::/:/bin/sh",
+    ],
+)  # fmt: skip
+def test_a_line_that_epic_run_cannot_have_written_is_passed_over(line: bytes) -> None:
+    described = {"document": document(), "uids": {"ada": 20000, "bob": 20001}}
+    found = described_tenant(described, line + b"\nada:x:20000:20000::/:/bin/bash\n", line)
+    assert [member["user"] for member in found.members] == ["ada"]
+    assert found.uids == described["uids"]
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [b"[", b"{}", b"7", b"[7, [], {}]", pytest.param(b"[" * 100_000, id="deep"), b"\xff"],
+)
+def test_a_broken_note_says_nothing(broken: bytes) -> None:
+    described = {"document": document(), "uids": {"ada": 20000, "bob": 20001}}
+    found = described_tenant(described, PASSWD, b" \n", broken)
+    assert [(m["user"], m["role"]) for m in found.members] == [("ada", "admin"), ("cyd", "member")]
+
+
+@pytest.mark.parametrize(
+    "token", [b"x\nother/lab y", b"x;show stat", b"\xff", b"", pytest.param(b"x" * 300, id="long")]
+)
+def test_what_is_no_token_is_not_kept_as_one(
+    engine: Engine, store: Store, tmp_path: Path, token: bytes
+) -> None:
+    engine.add("master-1")
+    engine.files["master-1", recovery.TOKEN_FILE] = token
+    assert recover(store, HOSTS).clusters == ("work/lab",)
+    assert not (tmp_path / "secrets/work/lab.json").exists()
 
 
 def test_strays_are_what_carries_the_labels_and_is_not_known(engine: Engine) -> None:

@@ -9,17 +9,23 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from life_samples import document, node, record, spec, tenant
 from servers import PostgreSQL
 from sqlalchemy import create_engine, inspect, text
 
+from epic_runner.cli import cli
 from epic_runner.errors import EpicError, InputError, NotFound, StoreUnavailable
 from epic_runner.store import (
     ActionRecord,
+    JobRecord,
     NodeOutcome,
     OperationRecord,
+    RunRecord,
+    ScheduleRecord,
     Store,
     TenantRecord,
+    Timing,
     database,
     schema,
 )
@@ -371,3 +377,50 @@ def test_of_an_action_what_is_cancelled_stays_so_whatever_its_driver_sees(store:
     assert {name: outcome.state for name, outcome in found.items()} == {
         "w-1": "cancelled", "w-2": "done",
     }  # fmt: skip
+
+
+def test_the_plan_of_a_removal_lists_schedules(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EPIC_HOME", str(tmp_path))
+    monkeypatch.setattr("epic_runner.cli.tenant._volumes", lambda *_, **__: [])
+    with Store().transaction() as transaction:
+        transaction.apply_tenant(document())
+        transaction.put_schedule(
+            ScheduleRecord("work", "nightly", "ada", Timing("0 2 * * *", "UTC"), (), next_at=1.0),
+            {},
+        )
+    done = CliRunner().invoke(cli, ["tenant", "remove", "work", "--plan"], catch_exceptions=False)
+    assert "  schedules:\n    nightly\n" in done.output
+
+
+def test_nothing_of_a_tenant_that_is_removed_serves_the_next_of_its_name(store: Store) -> None:
+    timing = Timing("0 2 * * *", "UTC")
+    with store.transaction() as transaction:
+        for name in ("work", "other"):
+            transaction.apply_tenant(document(name))
+            transaction.put_schedule(
+                ScheduleRecord(name, "nightly", "ada", timing, ({"kind": "Job"},), next_at=1.0),
+                {"job.py": b"1"},
+            )
+            transaction.add_run(
+                RunRecord(f"{name}-run", name, "nightly", "schedule", planned_at=1.0, state="done")
+            )
+            transaction.add_action(
+                ActionRecord(f"{name}-action", name, "lab", "ada", "a", "0" * 64, b"1", {}, {})
+            )
+            transaction.add_job(
+                JobRecord(f"{name}-job", name, "lab", "ada", "a.py", "a.py", node="master-1")
+            )
+    with store.transaction() as transaction:
+        before = transaction.tenant("work").created_at
+        transaction.remove_tenant("work")
+        transaction.apply_tenant(document("work"))
+        assert transaction.tenant("work").created_at > before
+    with store.read() as transaction:
+        for name, kept in (("work", 0), ("other", 1)):
+            assert len(transaction.schedules(name)) == kept
+            assert len(transaction.schedule_files(name, "nightly")) == kept
+            assert len(transaction.runs(name, "nightly")) == kept
+            assert len(transaction.actions(name, "lab")) == kept
+            assert len(transaction.jobs(name)) == kept

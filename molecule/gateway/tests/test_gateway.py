@@ -19,6 +19,7 @@ def test_nobody_else_is(ask):
     assert ask("stripped/", tenant="other")[0] == 403
     assert ask("kept/", user="bob")[0] == 403
     assert ask("stripped/", user="bob")[0] == 200
+    assert ask("later/")[0] == 403
     assert ask("nothing/")[0] == 404
 
 
