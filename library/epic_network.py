@@ -57,6 +57,12 @@ id:
   description: The network's id; empty when it is absent.
   type: str
   returned: success
+leaderless:
+  description:
+    - What the engine said, where it has found no leader of the swarm for 40 seconds. Nothing was
+      done then; another manager may have done it.
+  type: str
+  returned: when it knows no leader
 """
 
 import ipaddress
@@ -98,9 +104,11 @@ def run(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:  # noqa: FB
     end = time.monotonic() + ELECTION_SECONDS
     while True:
         result = converge(docker, params, check_mode=check_mode)
-        is_over = time.monotonic() > end
-        if is_over or not (result.get("failed") and LEADERLESS.search(result["msg"])):
+        if not (result.get("failed") and LEADERLESS.search(result["msg"])):
             return result
+        if time.monotonic() > end:
+            # A manager that was cut off takes minutes to find the others again, which need no help.
+            return {"changed": False, "id": "", "leaderless": result["msg"]}
         time.sleep(ELECTION_PAUSE_SECONDS)
 
 
