@@ -29,6 +29,8 @@ SOCKET = "/var/run/docker.sock"
 # How often an engine is asked for a sign of life while it is to answer, and how long it has for it.
 PULSE_SECONDS = 10.0
 
+# How long a network that nobody should be on any more may take to be removed.
+ENDPOINT_SECONDS = 10.0
 UPGRADE = {"Connection": "Upgrade", "Upgrade": "tcp"}
 
 _STREAM_HEADER = 8  # bytes: stream, three zeros, length (Docker's attach format)
@@ -258,7 +260,29 @@ class Docker:
         for gateway in self.request("GET", "/containers/json", query=query) or []:
             body = {"Container": gateway["Id"], "Force": True}
             self.request("POST", f"/networks/{network}/disconnect", body, missing_ok=True)
-        self.request("DELETE", f"/networks/{network}", missing_ok=True)
+        end = time.monotonic() + ENDPOINT_SECONDS
+        while True:
+            try:
+                self.request("DELETE", f"/networks/{network}", missing_ok=True)
+            except DockerError as problem:
+                if "active endpoints" not in str(problem) or time.monotonic() > end:
+                    raise
+                self._free(network)
+                time.sleep(0.2)
+            else:
+                return
+
+    def _free(self, network: str) -> None:
+        """Take containers off a network that are not there any more.
+
+        An engine that was paused or killed at the wrong moment leaves an endpoint behind.
+        """
+        found = self.request("GET", f"/networks/{network}", missing_ok=True) or {}
+        for endpoint in (found.get("Containers") or {}).values():
+            name = endpoint["Name"]
+            if not self.request("GET", f"/containers/{name}/json", missing_ok=True):
+                body = {"Container": name, "Force": True}
+                self.request("POST", f"/networks/{network}/disconnect", body, missing_ok=True)
 
     def put_files(self, container: str, files: Mapping[str, Mapping[str, Any]]) -> None:
         """Write files (path → content, mode, uid, gid) into a container, running or not."""

@@ -180,7 +180,7 @@ def test_a_removal_lists_what_goes_and_takes_it(site: Site, openbao: OpenBao) ->
         f"vault:secret/epic/{site.tenant}", f"vault:secret/epic/{site.tenant}/small",
     }  # fmt: skip
     said = site.run("tenant", "remove", site.tenant, "--with-clusters", code=1)
-    assert f"vault:secret/epic/{site.tenant}/small" in said.out  # and nobody there to answer
+    assert f"vault:secret/epic/{site.tenant}/small" in said.err  # and nobody there to answer
     assert site.running("small") == BOTH
     held = site.json("tenant", "show", site.tenant, "--volumes")["volumes"]
     assert max(item["bytes"] for item in held) > 0

@@ -517,6 +517,37 @@ def test_messages_come_until_one_of_them_is_an_error(client: Any) -> None:
         next(client.messages("/images/missing/push", {}, {}))
 
 
+def test_a_network_goes_although_its_engine_remembers_a_container_that_is_gone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    client = utility.Docker("/none.sock")
+    on = {"ep-1": {"Name": "gone"}, "c2": {"Name": "here"}}
+    asked: list[str] = []
+
+    def request(method: str, url: str, body: Any = None, **_: Any) -> Any:
+        asked.append(f"{method} {url}")
+        if method == "POST":
+            on.pop("ep-1" if body == {"Container": "gone", "Force": True} else "")
+        if method == "DELETE" and on:
+            raise utility.DockerError(403, "network n id 1 has active endpoints")
+        if url.startswith("/containers/"):
+            return {"Id": "c2"} if url == "/containers/here/json" else None
+        return {"Containers": dict(on)}
+
+    def another_moment(_seconds: float) -> None:
+        # Whoever is really on it leaves by itself.
+        on.pop("c2", None)
+
+    monkeypatch.setattr(client, "request", request)
+    monkeypatch.setattr(utility.time, "sleep", another_moment)
+    client.remove_network("n")
+    assert asked[-1] == "DELETE /networks/n"
+    on["c3"] = {"Name": "here"}
+    monkeypatch.setattr(utility, "ENDPOINT_SECONDS", -1.0)
+    with pytest.raises(utility.DockerError, match="active endpoints"):
+        client.remove_network("n")
+
+
 def test_an_engine_that_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(utility.DockerError, match=r"none\.sock"):
         utility.Docker(str(tmp_path / "none.sock")).request("GET", "/info")
