@@ -8,6 +8,8 @@ short_description: Clusters and nodes of epic-runner as an inventory
 description:
   - Each cluster is a group, each of its node roles a group below it, each tenant a group of its
     clusters; the Docker hosts are the group C(docker_hosts). Only running nodes are listed.
+  - A group whose name is taken, such as C(all) or that of a cluster called like another one's node
+    role, has an underscore behind it.
   - Where two tenants have a cluster of the same name, groups and nodes of both carry the tenant's
     name in front.
   - Needs epic-runner installed beside ansible-core.
